@@ -1,0 +1,222 @@
+"""The factory: who may connect, who is connected, and how all of them are let go."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections import Counter
+from typing import Any, Final, cast
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from chatproto.address import Peer, peer
+from chatproto.hub import Hub
+from chatproto.protocols.line import CLOSE, ChatProtocol
+from chatproto.protocols.linecodec import LF
+from chatproto.settings import Settings
+from chatproto.stores import Store
+from chatproto.stores.memory import memory_store
+from chatproto.text import TRANSFORMS
+
+SPARE_FILES: Final = 64
+"""Open files left for everything that is not a client: ports, logs, the store, refusals."""
+
+log = Logger()
+
+
+class Refusal(Protocol):
+    """Tells one client why it cannot come in, and closes."""
+
+    transport: Any
+
+    def __init__(self, sentence: str, clock: IReactorTime) -> None:
+        """Say `sentence`; `clock` gives the deadline."""
+        self._sentence = sentence
+        self._clock = clock
+
+    def connectionMade(self) -> None:
+        """Say it and close, at the latest when the peer has not taken it in time."""
+        self.transport.write(LF.error(self._sentence))
+        self.transport.loseConnection()
+        self._deadline = self._clock.callLater(CLOSE, self.transport.abortConnection)
+
+    def connectionLost(self, reason: object = None) -> None:
+        """It is gone."""
+        if self._deadline.active():
+            self._deadline.cancel()
+
+
+class ChatFactory(Factory):
+    """Makes a protocol for each client; all of them share one hub.
+
+    Listen with it on as many ports as you like. `drain` lets everybody go.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        clock: IReactorTime | None = None,
+        store: Store | None = None,
+    ) -> None:
+        """Serve as `settings` say; `clock` is the reactor and `store` in memory by default.
+
+        Raises `SettingError` when the message of the day cannot be read.
+        """
+        if clock is None:
+            from twisted.internet import reactor  # installs one, so not at the top
+
+            clock = cast(IReactorTime, reactor)
+        self.settings = settings or Settings()
+        self.clock = clock
+        self.protocols: set[ChatProtocol] = set()
+        """The protocols of the clients that are connected."""
+        self.motd = self.settings.read_motd()
+        self.stopping = False
+        self.hub = Hub(
+            store or memory_store(clock, time.time), clock, TRANSFORMS[self.settings.transform]
+        )
+        self._peers: dict[ChatProtocol, Peer] = {}
+        self._per_address: Counter[str] = Counter()
+        self._empty: Deferred[None] | None = None
+        self._sweep = LoopingCall(self.close_stalled)
+        self._sweep.clock = clock
+
+    @property
+    def capacity(self) -> int:
+        """How many clients may be connected at once."""
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if files == resource.RLIM_INFINITY:
+            return self.settings.max_clients
+        return max(1, min(self.settings.max_clients, files - SPARE_FILES))
+
+    # Twisted's side.
+
+    def startFactory(self) -> None:
+        """Begin to look for stalled readers."""
+        self._sweep.start(min(self.settings.stall / 4, 10.0), now=False)
+
+    def stopFactory(self) -> None:
+        """No port is left."""
+        self._sweep.stop()
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """Return the protocol of a new client, or the one that tells it why not."""
+        client = peer(addr)
+        reason = self._reason_against(client)
+        if reason:
+            log.info(
+                "refused {address}: {reason}",
+                event="refused",
+                address=client.shown,
+                reason=reason,
+            )
+            return Refusal(reason, self.clock)
+        protocol = ChatProtocol(self, client.shown)
+        protocol.factory = self
+        self._peers[protocol] = client
+        return protocol
+
+    # The protocols' side.
+
+    def opened(self, protocol: ChatProtocol) -> None:
+        """Take note of a new connection."""
+        self.protocols.add(protocol)
+        counted = self._peers[protocol].counted
+        if counted is not None:
+            self._per_address[counted] += 1
+        log.info(
+            "client {client} accepted from {address}: {count} connected",
+            event="accepted",
+            client=protocol.session.id,
+            address=protocol.address,
+            count=len(self.protocols),
+        )
+
+    def closed(self, protocol: ChatProtocol, why: str) -> None:
+        """Take note that a connection is gone."""
+        self.protocols.discard(protocol)
+        counted = self._peers.pop(protocol).counted
+        if counted is not None:
+            self._per_address[counted] -= 1
+            if not self._per_address[counted]:
+                del self._per_address[counted]
+        session = protocol.session
+        log.info(
+            "client {client} closed after {seconds:.1f} s: {why}; "
+            "in {lines_in} lines, {bytes_in} bytes; out {lines_out} lines, {bytes_out} bytes",
+            event="closed",
+            client=session.id,
+            address=protocol.address,
+            why=why,
+            seconds=round(self.clock.seconds() - session.connected_at, 1),
+            lines_in=protocol.lines_in,
+            bytes_in=protocol.bytes_in,
+            lines_out=session.outbox.lines_out,
+            bytes_out=session.outbox.bytes_out,
+        )
+        if self._empty is not None and not self.protocols:
+            self._empty.callback(None)
+
+    # The operator's side.
+
+    def close_stalled(self) -> None:
+        """Cut the readers that have accepted nothing for the stall time."""
+        now = self.clock.seconds()
+        for protocol in list(self.protocols):
+            outbox = protocol.session.outbox
+            if outbox.busy and now - outbox.progress >= self.settings.stall:
+                protocol.cut(f"accepted nothing for {self.settings.stall:g} s")
+
+    def reload(self) -> None:
+        """Read the message of the day again; raises `SettingError` and then keeps the old one."""
+        self.motd = self.settings.read_motd()
+
+    def drain(self) -> Deferred[None]:
+        """Let everyone go: deliver what was said, tell them, send what is queued, and close.
+
+        Fires when all are gone, at the latest after the drain time. The ports must be closed.
+        """
+        self.stopping = True
+        for protocol in self.protocols:
+            protocol.stop_reading()
+        deadline = self.clock.callLater(self.settings.drain, self.cut_all)
+
+        def say_goodbye(_: object) -> Deferred[None]:
+            for protocol in list(self.protocols):
+                protocol.say_goodbye()
+            if not self.protocols:
+                return succeed(None)
+            self._empty = Deferred()
+            return self._empty
+
+        def drained(_: object) -> None:
+            if deadline.active():
+                deadline.cancel()
+
+        return self.hub.stop().addCallback(say_goodbye).addCallback(drained)
+
+    def cut_all(self) -> None:
+        """End every connection at once, whatever is still queued."""
+        left = list(self.protocols)
+        if left:
+            log.warn("cutting off {count} clients", event="cut", count=len(left))
+        for protocol in left:
+            protocol.cut("the server has stopped")
+
+    def _reason_against(self, client: Peer) -> str:
+        if self.stopping:
+            return "the server is stopping"
+        capacity = self.capacity
+        if len(self.protocols) >= capacity:
+            return f"the server is full ({capacity} clients): try again later"
+        limit = self.settings.max_per_address
+        if client.counted is not None and self._per_address[client.counted] >= limit:
+            return f"your address has {limit} connections already: close one first"
+        return ""

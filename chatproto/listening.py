@@ -1,0 +1,91 @@
+"""The ports: opened while the flags are read, so that a busy one is an answer to the command.
+
+See docs/decisions/0003-ports-before-the-daemon.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any, Final
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.python.failure import Failure
+
+from chatproto.errors import StartError
+
+BACKLOG: Final = 1024
+"""Connections that the kernel holds until they are accepted; Linux cuts it to somaxconn."""
+
+
+def open_ports(
+    reactor: Any, ports: Sequence[str], factory: IProtocolFactory
+) -> list[IListeningPort]:
+    """Listen on each of `ports`, a number or an endpoint string, with `factory`.
+
+    Raises `StartError`, and then leaves none of them open.
+    """
+    opened: list[IListeningPort] = []
+    for port in ports:
+        try:
+            opened.append(_open(reactor, port, factory))
+        except Exception as error:
+            for other in opened:
+                other.stopListening()
+            reactor.iterate()  # which closes them, and removes the files of Unix sockets
+            raise StartError(f"--port {port}: {_reason(error)}") from None
+    return opened
+
+
+def shown(port: IListeningPort) -> str:
+    """Return where `port` listens: ``127.0.0.1:12345``, ``[::]:12345`` or ``unix:PATH``."""
+    host = port.getHost()
+    if isinstance(host, IPv6Address):
+        return f"[{host.host}]:{host.port}"
+    if isinstance(host, IPv4Address):
+        return f"{host.host}:{host.port}"
+    if isinstance(host, UNIXAddress) and host.name is not None:
+        return f"unix:{os.fsdecode(host.name)}"
+    return str(host)
+
+
+def _open(reactor: Any, port: str, factory: IProtocolFactory) -> IListeningPort:
+    if port.isdigit():
+        return _open_number(reactor, int(port), factory)
+    results: list[IListeningPort | Failure] = []
+    serverFromString(reactor, port).listen(factory).addBoth(results.append)
+    if not results:
+        raise ValueError("this kind of endpoint takes its time to listen; it cannot be used here")
+    if isinstance(results[0], Failure):
+        results[0].raiseException()
+    return results[0]
+
+
+def _open_number(reactor: Any, number: int, factory: IProtocolFactory) -> IListeningPort:
+    """Listen on one port with IPv4 and IPv6, or with IPv4 where there is no IPv6."""
+    if socket.has_dualstack_ipv6():
+        family, host, dual = socket.AF_INET6, "::", True
+    else:
+        family, host, dual = socket.AF_INET, "", False
+    with socket.create_server(
+        (host, number), family=family, backlog=BACKLOG, dualstack_ipv6=dual
+    ) as listener:
+        listener.setblocking(False)
+        port: IListeningPort = reactor.adoptStreamPort(listener.fileno(), family, factory)
+    return port
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, CannotListenError):
+        error = error.socketError
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return "the port is in use already"
+    if isinstance(error, OSError) and error.strerror:
+        place = f": {error.filename}" if error.filename else ""
+        return os.strerror(error.errno or 0) + place if error.errno else error.strerror
+    return str(error).replace("\n", " ") or type(error).__name__

@@ -1,0 +1,1 @@
+"""The Twisted protocols, one module for each kind of client."""

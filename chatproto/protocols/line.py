@@ -1,0 +1,438 @@
+"""The line protocol: nc, telnet, `openssl s_client`, and whatever sends lines (docs/protocol.md).
+
+    bytes ─► LineBuffer ─► detect (the first line) ─► pace ─► lineReceived ─► the hub, or a command
+
+What has been read and may not be processed yet (the pace, a command that waits, a full outbox, or
+simply enough for one turn) stays in the buffer, and reading pauses: the rest waits in the kernel
+and then at the client. So input is bounded, in order, and never refused for coming fast.
+"""
+
+from __future__ import annotations
+
+from inspect import iscoroutine
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IReactorTime,
+)
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.protocols.basic import LineReceiver
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from chatproto import commands
+from chatproto.errors import ChatError, NameRefused, StreamError
+from chatproto.hub import Hub
+from chatproto.outbox import outbox_for
+from chatproto.pacing import pace_for
+from chatproto.protocols.detect import REFUSALS, Speaks, detect
+from chatproto.protocols.linebuffer import LineBuffer
+from chatproto.protocols.linecodec import CRLF, LF
+from chatproto.settings import Settings
+from chatproto.text import decode
+
+LINES_PER_TURN: Final = 64
+"""Lines of one client that are processed before others get their turn."""
+
+CLOSE: Final = 5.0
+"""Seconds that a peer has to take what was sent before its connection is cut."""
+
+HANDSHAKE: Final = 10.0
+"""Seconds for a TLS handshake."""
+
+LOGIN: Final = 60.0
+"""Seconds to choose a nick where one is required."""
+
+CONGESTED: Final = 4
+"""High-water marks of queued bytes above which a client's input waits. What rooms send never fills
+an outbox beyond three (see `chatproto.room`), so it is the answers that are not being read."""
+
+log = Logger()
+
+
+class Door(Protocol):
+    """What a protocol needs of the factory that made it."""
+
+    hub: Hub
+    settings: Settings
+    clock: IReactorTime
+    motd: str
+    """The message of the day, empty when there is none."""
+    stopping: bool
+    """Whether the server is about to end, and lines are no longer read."""
+
+    def opened(self, protocol: ChatProtocol) -> None:
+        """Take note of a new connection."""
+
+    def closed(self, protocol: ChatProtocol, why: str) -> None:
+        """Take note that a connection is gone, and why."""
+
+
+@implementer(IHalfCloseableProtocol, IHandshakeListener)
+class ChatProtocol(LineReceiver):
+    """One client that speaks lines.
+
+    `LineReceiver` gives the interface (`lineReceived`, `sendLine`, `delimiter`). Its own splitting
+    is replaced: it searches the whole buffer again for every line, and drops the connection of
+    whoever sends a long one.
+    """
+
+    delimiter = b"\n"
+    transport: Any
+
+    # Defaults live in the class: ten thousand idle clients need not carry them.
+    lines_in = 0
+    bytes_in = 0
+    _undecided = True  # the first line has not come yet
+    _naming = False  # a nick is required and has not been chosen
+    _told_pace = False
+    _lost = False  # the transport is gone
+    _why = ""  # why this connection is ending; empty while it is not
+    _waiting: Deferred[None] | None = None  # the command that is being carried out
+    _next_turn: IDelayedCall | None = None  # when the buffer is looked at again
+    _deadline: IDelayedCall | None = None  # of the handshake, the login or the closing
+
+    def __init__(self, door: Door, address: str) -> None:
+        """Serve a client that connected from `address`, a text for the log."""
+        self.address = address
+        self._door = door
+        self._input = LineBuffer(door.settings.max_line)
+
+    # The connection.
+
+    def connectionMade(self) -> None:
+        """Begin, after the handshake when this is TLS."""
+        door = self._door
+        settings = door.settings
+        if hasattr(self.transport, "setTcpNoDelay"):  # a Unix socket has no such delay
+            self.transport.setTcpNoDelay(True)
+        outbox = outbox_for(
+            self.transport, settings.high_water * 1024, door.clock.seconds, self._drained
+        )
+        self.session = door.hub.connect(LF, outbox, self.hang_up)
+        self._pace = pace_for(settings.burst, settings.rate, door.clock.seconds)
+        door.opened(self)
+        if isinstance(self.transport, TLSMemoryBIOProtocol):
+            self._due(HANDSHAKE, "no TLS handshake within 10 s")
+        else:
+            self._begin()
+
+    def handshakeCompleted(self) -> None:
+        """TLS is up."""
+        if not self._why:
+            self._no_deadline()
+            self._begin()
+
+    def readConnectionLost(self) -> None:
+        """The client will send no more: say its last line, answer it, and close."""
+        if self._why:  # it has taken our last words
+            self.transport.loseConnection()
+            return
+        self._last_line()
+        settled = self._waiting or self._door.hub.settled()
+        settled.addBoth(lambda _: self.hang_up("the client has finished"))
+
+    def writeConnectionLost(self) -> None:
+        """The end of our stream is sent, as `refuse` wanted it."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Nothing can be sent or read any more; what has been read is still said."""
+        self._lost = True
+        self._no_deadline()
+        self.session.outbox.drop()
+        if self._why:
+            self._gone()
+            return
+        if reason.check(ConnectionDone):
+            self._why = "closed by the client"
+        else:
+            self._why = f"lost: {reason.getErrorMessage()}"
+            self._input.drop_rest()
+        if self._waiting is None:
+            self._go_on()
+
+    def hang_up(self, why: str) -> None:
+        """End this client: it leaves its room now, and its connection when all is sent."""
+        self._end(why, linger=False)
+
+    def refuse(self, why: str, last_words: bytes) -> None:
+        """End this client, which is likely to be sending still, so that it reads `last_words`."""
+        if not self._why:
+            self.session.outbox.push(last_words, 1)
+            self._end(why, linger=True)
+
+    def cut(self, why: str) -> None:
+        """End this client at once, with whatever it has not read."""
+        self._why = self._why or why
+        self._input.clear()
+        if self._lost:
+            self._gone()
+        else:
+            self.transport.abortConnection()
+
+    def stop_reading(self) -> None:
+        """The server stops: take no more lines from this client (see `Door.stopping`)."""
+        self._stop_turns()
+        self._pause()
+
+    def say_goodbye(self) -> None:
+        """The server stops: say so, with what it costs this client, and hang up."""
+        if self._lost:
+            self.cut("")
+        elif not self._why:
+            pending = self._input.pending()
+            if pending:
+                self.session.error(f"{pending} of your lines were not sent")
+            self.session.notice("the server is stopping")
+            self.hang_up("the server is stopping")
+
+    # Bytes in.
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take in what has come, in pieces of any size."""
+        self.bytes_in += len(data)
+        if self._why:
+            return
+        if self._told_pace and self._pace.is_rested():
+            self._told_pace = False
+        try:
+            self._input.feed(data)
+        except StreamError as error:
+            self.refuse(error.sentence, self.session.codec.error(error.sentence))
+            return
+        if self._undecided and not self._decide():
+            return
+        if self._next_turn is None and self._waiting is None and not self._door.stopping:
+            self._read_lines()
+
+    def lineReceived(self, line: bytes) -> None:
+        """Say a line, or do what it asks for; the line comes without its LF."""
+        self.lines_in += 1
+        if line.endswith(b"\r"):
+            line = line[:-1]
+            if self.lines_in == 1:
+                self.delimiter = b"\r\n"
+                self._door.hub.recode(self.session, CRLF)
+        session, hub = self.session, self._door.hub
+        session.last_heard = hub.seconds()
+        try:
+            text = decode(line)
+            if self._naming:
+                self._name(text)
+            elif not text.startswith("/") or self._door.settings.nicknames == "off":
+                hub.say(session, text)
+            elif text.startswith("//"):
+                hub.say(session, text[1:])
+            else:
+                self._do(text)
+        except ChatError as error:
+            session.error(error.sentence)
+
+    def sendLine(self, line: bytes) -> None:
+        """Send `line` and the delimiter, in order with everything else."""
+        self.session.outbox.push(line + self.delimiter, 1)
+
+    def _begin(self) -> None:
+        if self._door.motd:
+            self.session.notice(self._door.motd)
+        if self._door.settings.nicknames == "required":
+            self._naming = True
+            self._due(LOGIN, "no nick chosen within 60 s")
+            self.session.answer("what is your nick?")
+        else:
+            self._door.hub.enter(self.session)
+
+    def _decide(self) -> bool:
+        """Tell whether this is a client of ours; refuse it when it is not."""
+        speaks = detect(self._input.peek())
+        if speaks is None:
+            return False
+        if speaks is not Speaks.LINE:
+            self.refuse(f"{speaks.value} is not spoken here", REFUSALS[speaks])
+            return False
+        self._undecided = False
+        return True
+
+    def _read_lines(self) -> None:
+        """Process the lines that have come, until something says to wait."""
+        for _ in range(LINES_PER_TURN):
+            if not self._input.has_line():
+                self._need_more()
+                return
+            if self._is_held():
+                return
+            try:
+                line = self._input.take()
+            except ChatError as error:
+                self.lines_in += 1
+                self.session.error(error.sentence)
+            else:
+                self.lineReceived(line)
+            if self._waiting is not None:
+                self._pause()
+                self._waiting.addBoth(lambda _: self._go_on())
+                return
+            if self._why and not self._lost:
+                return
+        self._go_on()
+
+    def _is_held(self) -> bool:
+        """Tell whether the next line has to wait, and see to it that it is looked at again."""
+        outbox = self.session.outbox
+        if outbox.dead:
+            if not commands.speaks(self._input.peek()):
+                # Nobody is left to read the answer, and a name must not outlive its client.
+                self.cut("gone while its commands waited")
+                return True
+        elif outbox.queued > CONGESTED * outbox.high_water:
+            self._pause()  # `_drained` goes on
+            return True
+        wait = self._pace.take()
+        if not wait:
+            return False
+        if not self._told_pace:
+            self._told_pace = True
+            settings = self._door.settings
+            self.session.error(
+                f"more than {settings.burst} lines at once: "
+                f"the rest follows at {settings.rate:g} lines a second"
+            )
+        self._go_on(wait)
+        return True
+
+    def _need_more(self) -> None:
+        """All complete lines are processed: read on."""
+        if self._lost:
+            self._last_line()
+            self._gone()
+            return
+        try:
+            self._input.bound()
+        except StreamError as error:
+            self.refuse(error.sentence, self.session.codec.error(error.sentence))
+            return
+        if self.paused:
+            self.paused = False
+            self.transport.resumeProducing()
+
+    def _last_line(self) -> None:
+        """Take a last line without an ending, unless it began something that is not ours."""
+        rest = self._input.peek()
+        if rest and not (self._undecided and detect(rest + b"\n") is not Speaks.LINE):
+            try:
+                self.lineReceived(self._input.take_rest())
+            except ChatError as error:
+                self.session.error(error.sentence)
+
+    def _pause(self) -> None:
+        if not self.paused and not self._lost:
+            self.paused = True
+            self.transport.pauseProducing()
+
+    def _go_on(self, wait: float = 0.0) -> None:
+        """Look at the buffer again in `wait` seconds, and read nothing more until then."""
+        if self._next_turn is None and (self._lost or not self._why) and not self._door.stopping:
+            self._pause()
+            self._next_turn = self._door.clock.callLater(wait, self._take_turn)
+
+    def _take_turn(self) -> None:
+        """Go on with the buffer; an error ends this client only."""
+        self._next_turn = None
+        try:
+            self._read_lines()
+        except Exception:
+            log.failure("client {client} failed", client=self.session.id)
+            self.cut("an error in the server")
+
+    def _drained(self) -> None:
+        """The outbox is empty again."""
+        self.session.drained()
+        if self.paused and self._waiting is None:
+            self._go_on()
+
+    # Commands.
+
+    def _do(self, line: str) -> None:
+        waiting = commands.run(self._door.hub, self.session, line)
+        if iscoroutine(waiting):
+            self._await(Deferred.fromCoroutine(waiting))
+
+    def _name(self, text: str) -> None:
+        """Take `text` as the nick that was asked for, or as a command that needs none."""
+        if text.startswith("/") and text[1:].partition(" ")[0].lower() in ("quit", "exit", "help"):
+            self._do(text)
+            return
+        nick = text.removeprefix("/nick ").strip()
+        naming = Deferred.fromCoroutine(self._door.hub.name(self.session, nick))
+        self._await(naming.addCallback(self._named))
+
+    def _named(self, _: None) -> None:
+        self._naming = False
+        self._no_deadline()
+        room = self._door.hub.enter(self.session)
+        self.session.answer(
+            f"you are {self.session.nick}, in {room.name} ({len(room.members)} here)"
+        )
+
+    def _await(self, command: Deferred[None]) -> None:
+        """Read no further line until `command` has finished."""
+
+        def finished(result: Failure | None) -> None:
+            self._waiting = None
+            if isinstance(result, Failure):
+                self._failed(result)
+
+        self._waiting = command
+        command.addBoth(finished)
+
+    def _failed(self, failure: Failure) -> None:
+        error = failure.value
+        if not isinstance(error, ChatError):
+            log.failure("client {client} failed", failure, client=self.session.id)
+            self.cut("an error in the server")
+        elif self._naming and isinstance(error, NameRefused):
+            self.session.error(f"{error.sentence}; what is your nick?")
+        else:
+            self.session.error(error.sentence)
+
+    # The end.
+
+    def _end(self, why: str, *, linger: bool) -> None:
+        if self._why:
+            return
+        self._why = why
+        self._stop_turns()
+        self._door.hub.disconnect(self.session)
+        self._due(CLOSE, why)
+        self.session.outbox.end(linger=linger)
+        if linger and self.paused:
+            self.paused = False
+            self.transport.resumeProducing()
+
+    def _gone(self) -> None:
+        """Nothing is left of this client."""
+        self._stop_turns()
+        self._door.hub.disconnect(self.session)
+        self._door.closed(self, self._why)
+
+    def _stop_turns(self) -> None:
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+            self._next_turn = None
+
+    def _due(self, seconds: float, why: str) -> None:
+        self._no_deadline()
+        self._deadline = self._door.clock.callLater(seconds, self.cut, why)
+
+    def _no_deadline(self) -> None:
+        if self._deadline is not None:
+            if self._deadline.active():
+                self._deadline.cancel()
+            self._deadline = None

@@ -1,0 +1,114 @@
+"""The running server: its ports, its signals, and its end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.application.service import IServiceCollection, Service
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
+
+from chatproto.errors import ChatError
+from chatproto.factory import ChatFactory
+from chatproto.listening import open_ports, shown
+from chatproto.logs import Logging
+from chatproto.settings import Settings
+
+log = Logger()
+
+
+class ChatService(Service):
+    """Serves a chat on open ports until it is stopped.
+
+    SIGHUP reopens the log file and reads the message of the day again; SIGUSR1 puts the log file
+    aside. The signal that stops the process lets everyone go within the drain time; a second one
+    ends it at once.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        factory: ChatFactory,
+        ports: Sequence[IListeningPort],
+        logging: Logging | None,
+    ) -> None:
+        """Serve `factory` on `ports`; `logging` is None where somebody else's log is used."""
+        self.setName("chat")
+        self.factory = factory
+        self._reactor = reactor
+        self._ports = ports
+        self._logging = logging
+
+    def setServiceParent(self, parent: IServiceCollection) -> None:
+        """Join an application, and give it our log."""
+        if self._logging is not None and isinstance(parent, Componentized):
+            # twistd asks the application for an observer before it makes one of its own.
+            parent.setComponent(ILogObserver, self._logging.observer())
+        super().setServiceParent(parent)
+
+    def startService(self) -> None:
+        """Say where we listen, and listen to signals."""
+        super().startService()
+        for port in self._ports:
+            log.info("listening on {place}", event="listening", place=shown(port))
+        wanted, capacity = self.factory.settings.max_clients, self.factory.capacity
+        if capacity < wanted:
+            log.warn(
+                "the limit of open files allows {capacity} clients, not {wanted}: "
+                "raise it (ulimit -n, LimitNOFILE=) or lower --max-clients",
+                event="few-files",
+                capacity=capacity,
+                wanted=wanted,
+            )
+        self._on_signal("SIGHUP", self.reload)
+        if self._logging is not None:
+            self._on_signal("SIGUSR1", self._logging.rotate)
+
+    def stopService(self) -> Deferred[list[None]]:
+        """Take no new clients and let everyone go; fires when they are gone."""
+        super().stopService()
+        log.info(
+            "stopping: {count} clients connected, at most {seconds:g} s to send what is queued",
+            event="stopping",
+            count=len(self.factory.protocols),
+            seconds=self.factory.settings.drain,
+        )
+        for name in ("SIGTERM", "SIGINT"):
+            self._on_signal(name, self.factory.cut_all)
+        closed = [Deferred.fromCoroutine(_close(port)) for port in self._ports]
+        return gatherResults([*closed, self.factory.drain()])
+
+    def reload(self) -> None:
+        """Reopen the log file and read the message of the day again."""
+        try:
+            if self._logging is not None:
+                self._logging.reopen()
+        except OSError as error:
+            log.error("the log file cannot be reopened: {reason}", reason=error.strerror)
+        try:
+            self.factory.reload()
+        except ChatError as error:
+            log.error("kept the old message of the day: {reason}", reason=error.sentence)
+        log.info("reloaded", event="reloaded")
+
+    def _on_signal(self, name: str, action: Callable[[], object]) -> None:
+        """Call `action` in the reactor when the signal comes."""
+        signal.signal(
+            getattr(signal, name), lambda number, frame: self._reactor.callFromThread(action)
+        )
+
+
+async def _close(port: IListeningPort) -> None:
+    closing = port.stopListening()
+    if closing is not None:
+        await closing
+
+
+def make_service(reactor: Any, settings: Settings, logging: Logging | None) -> ChatService:
+    """Return the service of a server whose ports are open; raises `StartError`."""
+    factory = ChatFactory(settings, clock=reactor)
+    return ChatService(reactor, factory, open_ports(reactor, settings.port, factory), logging)

@@ -1,0 +1,99 @@
+"""One connected client as the core sees it: who it is, where it is, and what it wants to see.
+
+A session is in one room, and with a nick also the only member of its inbox, the room in which the
+private messages to that nick are events. Its place in each room is a `Cursor`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from chatproto.codec import Codec
+from chatproto.model import Event
+from chatproto.outbox import Outbox
+from chatproto.text import fold
+
+if TYPE_CHECKING:
+    from chatproto.cursor import Cursor
+
+HangUp = Callable[[str], None]
+"""Ends a client's connection once all that was sent to it is out; takes the reason, for the log."""
+
+
+class Session:
+    """One client. Slots only, because ten thousand of them may be idle."""
+
+    __slots__ = (
+        "away",
+        "behind",
+        "codec",
+        "connected_at",
+        "hang_up",
+        "id",
+        "ignored",
+        "inbox",
+        "last_heard",
+        "nick",
+        "outbox",
+        "place",
+        "reply_to",
+    )
+
+    def __init__(
+        self, session_id: int, codec: Codec, outbox: Outbox, hang_up: HangUp, now: float
+    ) -> None:
+        """Make the session of a new client that is nowhere yet; `now` in seconds of any clock."""
+        self.id = session_id
+        """Counts up from 1 with every client of this server; what the log calls the client."""
+        self.codec = codec
+        self.outbox = outbox
+        self.hang_up = hang_up
+        self.connected_at = now
+        self.last_heard = now
+        """When the client last said or asked something."""
+        self.nick = ""
+        """The display name; empty for an anonymous client."""
+        self.away = ""
+        """Why it does not answer; empty when it does."""
+        self.reply_to = ""
+        """Who last wrote to it in private."""
+        self.ignored: frozenset[str] = frozenset()
+        """The folded nicks it does not want to hear."""
+        self.place: Cursor | None = None
+        """Its place in its room; None before it has entered one."""
+        self.inbox: Cursor | None = None
+        """Its place in its inbox; None while it has no nick."""
+        self.behind: frozenset[Cursor] = frozenset()
+        """The places where it is catching up."""
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id} {self.nick or 'anonymous'}>"
+
+    @property
+    def room(self) -> str:
+        """The name of the room it is in, empty when in none."""
+        return self.place.room.name if self.place is not None else ""
+
+    def wants(self, event: Event) -> bool:
+        """Tell whether this client is to see `event`: not its own, and not from the ignored."""
+        if event.origin == self.id:
+            return False
+        return not self.ignored or fold(event.sender) not in self.ignored
+
+    def answer(self, text: str) -> None:
+        """Answer a command; `text` may have several lines."""
+        self.outbox.push(self.codec.answer(text), text.count("\n") + 1)
+
+    def error(self, text: str) -> None:
+        """Tell the client what it did wrong, or what went wrong for it."""
+        self.outbox.push(self.codec.error(text), 1)
+
+    def notice(self, text: str) -> None:
+        """Tell the client what concerns everyone."""
+        self.outbox.push(self.codec.notice(text), text.count("\n") + 1)
+
+    def drained(self) -> None:
+        """The outbox is empty again: go on with catching up."""
+        for cursor in self.behind:
+            cursor.catch_up()

@@ -1,0 +1,243 @@
+"""Every setting once: its default, its unit, its bounds, and where it comes from.
+
+A setting is a field of `Settings`. Its value is the flag's, else that of ``CHAT_NAME`` in the
+environment, else the key's in the TOML file, else the default. All four ways, and embedding
+programs, go through the same check.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+from chatproto.errors import SettingError
+from chatproto.text import TRANSFORMS, clean
+
+Check = Callable[[object], Any]
+"""Turns a value from anywhere into the setting's own type, or raises ValueError with a reason."""
+
+MOTD_LENGTH: Final = 16 * 1024
+"""Bytes of a message of the day."""
+
+
+def whole(low: int, high: int) -> Check:
+    """Return the check for a whole number from `low` to `high`."""
+
+    def check(value: object) -> int:
+        if isinstance(value, str) and value.isascii() and value.isdigit():
+            value = int(value[:20])
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return value
+
+    return check
+
+
+def number(low: float, high: float) -> Check:
+    """Return the check for a number from `low` to `high`."""
+
+    def check(value: object) -> float:
+        if isinstance(value, str):
+            try:
+                value = float(value)
+            except ValueError:
+                value = None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            value = None
+        if value is None or not low <= value <= high:
+            raise ValueError(f"must be a number from {low:g} to {high:g}")
+        return float(value)
+
+    return check
+
+
+def one_of(*choices: str) -> Check:
+    """Return the check for one of a few words."""
+
+    def check(value: object) -> str:
+        if value not in choices:
+            raise ValueError(f"must be {', '.join(choices[:-1])} or {choices[-1]}")
+        return str(value)
+
+    return check
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be a text")
+    return value
+
+
+def _ports(value: object) -> tuple[str, ...]:
+    ports = (value,) if isinstance(value, str | int) else value
+    if not isinstance(ports, list | tuple) or not ports:
+        raise ValueError("must be a port or a list of ports")
+    return tuple(_port(port) for port in ports)
+
+
+def _port(value: object) -> str:
+    port = str(value)
+    if isinstance(value, bool) or not isinstance(value, str | int) or not port.strip():
+        raise ValueError("must be a port number or an endpoint")
+    if port.lstrip("+-").isdigit() and not (port.isdigit() and int(port[:20]) <= 65535):
+        raise ValueError("must be a port number from 0 to 65535")
+    return port
+
+
+def _setting(default: object, check: Check, text: str, metavar: str = "N") -> Any:
+    """Declare a setting: `text` is its help, in which ``%s`` is the default."""
+    return field(default=default, metadata={"check": check, "help": text, "metavar": metavar})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a server is to behave. Raises `SettingError` for a value that a setting cannot have."""
+
+    port: tuple[str, ...] = _setting(
+        ("12345",),
+        _ports,
+        "where to listen: a number (IPv4 and IPv6), or any endpoint of Twisted's, as "
+        "ssl:…, unix:PATH:mode=660, tcp6:…, systemd:…; may be given several times [12345]",
+        "PORT",
+    )
+    transform: str = _setting(
+        "upper", one_of(*TRANSFORMS), "what happens to what is said: upper or none [%s]", "NAME"
+    )
+    nicknames: str = _setting(
+        "optional",
+        one_of("optional", "required", "off"),
+        "optional, required, or off: every line is data [%s]",
+        "WHEN",
+    )
+    motd: str = _setting(
+        "", _text, "message of the day: a text, or @FILE; sent on connecting", "TEXT"
+    )
+    burst: int = _setting(100, whole(1, 1_000_000), "lines that one client may send at once [%s]")
+    rate: float = _setting(
+        10.0, number(0, 1_000_000), "lines a second after that; 0: no limit at all [%s]"
+    )
+    max_line: int = _setting(4096, whole(16, 65536), "bytes that a line may have [%s]", "BYTES")
+    max_clients: int = _setting(
+        10_000,
+        whole(1, 1_000_000),
+        "clients at once; never above the limit of open files less 64 [%s]",
+    )
+    max_per_address: int = _setting(
+        100, whole(1, 1_000_000), "clients from one address; loopback is exempt [%s]"
+    )
+    stall: float = _setting(
+        900.0,
+        number(1, 1_000_000),
+        "seconds until a reader that accepts nothing is closed [%s]",
+        "SECONDS",
+    )
+    drain: float = _setting(
+        10.0,
+        number(0, 3600),
+        "seconds to send what is queued when the server stops [%s]",
+        "SECONDS",
+    )
+    high_water: int = _setting(
+        64,
+        whole(1, 65536),
+        "KiB queued for a client before it catches up from the log instead [%s]",
+        "KIB",
+    )
+    log_format: str = _setting(
+        "text", one_of("text", "json"), "text, or json: one object on a line [%s]", "FORMAT"
+    )
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            try:
+                object.__setattr__(self, setting.name, setting.metadata["check"](value))
+            except ValueError as reason:
+                raise SettingError(f"{flag(setting)} {reason}, not {_shown(value)}") from None
+
+    def read_motd(self) -> str:
+        """Return the message of the day, safe to send, from its file if it is in one.
+
+        Raises `SettingError`.
+        """
+        text = self.motd
+        if text.startswith("@"):
+            try:
+                with Path(text[1:]).open("rb") as file:
+                    content = file.read(MOTD_LENGTH + 1)
+                text = content.decode()
+            except (OSError, ValueError) as error:
+                raise SettingError(f"--motd: cannot read {text[1:]!r}: {_reason(error)}") from None
+        if len(text.encode()) > MOTD_LENGTH:
+            raise SettingError(f"--motd: has more than {MOTD_LENGTH} bytes")
+        return "\n".join(clean(line) for line in text.splitlines())
+
+
+SETTINGS: Final[dict[str, Field[Any]]] = {
+    setting.name.replace("_", "-"): setting for setting in fields(Settings)
+}
+"""Every setting by its name on the command line, without the dashes."""
+
+
+def flag(setting: Field[Any]) -> str:
+    """Return the flag of a setting."""
+    return "--" + setting.name.replace("_", "-")
+
+
+def load(flags: Mapping[str, object], environ: Mapping[str, str], config: str | None) -> Settings:
+    """Return the settings from the `flags` given, by name, over `environ`, over the file `config`.
+
+    Raises `SettingError`, which names the place a wrong value comes from.
+    """
+    values: dict[str, object] = {}
+    sources: dict[str, str] = {}
+    for source, given in (
+        (f"in {config}", _from_file(config) if config else {}),
+        ("in the environment", _from_environment(environ)),
+        ("", flags),
+    ):
+        for name, value in given.items():
+            values[name] = value
+            sources[name] = source
+    try:
+        checked: dict[str, Any] = {SETTINGS[name].name: value for name, value in values.items()}
+        return Settings(**checked)
+    except SettingError as error:
+        source = sources.get(error.sentence.partition(" ")[0].removeprefix("--"), "")
+        raise SettingError(f"{error.sentence} ({source})" if source else error.sentence) from None
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
+    given: dict[str, object] = {}
+    for name in SETTINGS:
+        value = environ.get("CHAT_" + name.upper().replace("-", "_"))
+        if value is not None:
+            # A list is written with spaces: no endpoint has one.
+            given[name] = value.split() if name == "port" else value
+    return given
+
+
+def _from_file(path: str) -> dict[str, object]:
+    try:
+        with Path(path).open("rb") as file:
+            given = tomllib.load(file)
+    except (OSError, ValueError) as error:
+        raise SettingError(f"--config: cannot read {path!r}: {_reason(error)}") from None
+    for name in given:
+        if name not in SETTINGS:
+            raise SettingError(f"--config: there is no setting {_shown(name)} (in {path})")
+    return given
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _shown(value: object) -> str:
+    """Return a value as a person wrote it, on one line."""
+    return clean(repr(value))[:100]

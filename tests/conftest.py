@@ -1,0 +1,45 @@
+"""What every test stands on: an error that is logged is an error of the test."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+
+
+class LoggedErrors(list[LogEvent]):
+    """The errors logged during a test; a test that causes one on purpose takes it out."""
+
+    def take(self, words: str) -> LogEvent:
+        """Return and forget the first error with `words` in its text or traceback."""
+        gc.collect()  # an unhandled error in a Deferred is logged when that is collected
+        for event in self:
+            if words in _text(event):
+                self.remove(event)
+                return event
+        raise AssertionError(f"no error with {words!r} was logged, but {[*map(_text, self)]}")
+
+
+def _text(event: LogEvent) -> str:
+    failure = event.get("log_failure")
+    return formatEvent(event) + (f"\n{failure.getTraceback()}" if failure else "")
+
+
+@pytest.fixture(autouse=True)
+def logged_errors() -> Iterator[LoggedErrors]:
+    """Fail the test if it leaves an error in the log."""
+    errors = LoggedErrors()
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_level") in (LogLevel.error, LogLevel.critical):
+            errors.append(event)
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        yield errors
+        gc.collect()
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    assert not errors, "errors were logged:\n" + "\n".join(map(_text, errors))
