@@ -5,9 +5,9 @@
               └─ no, below the high-water mark ─► the queue
               └─ no, above it ─► not taken: the caller pages from the log later
 
-`DirectOutbox` stands in front of a plain socket, `WrappedOutbox` in front of everything else (TLS,
-test transports). Why they write as they do, and what that was measured to bring, is told in
-docs/decisions/0002-outbox.md.
+`DirectOutbox` stands in front of a plain socket, `WrappedOutbox` in front of everything else;
+`chatproto.tls` has the one for TLS, and chooses between them. Why they write as they do, and what
+that was measured to bring, is told in docs/decisions/0002-outbox.md.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ class WrappedOutbox(Outbox):
             return True
         if not self.dead:
             self.bytes_out += len(data)
-            self._transport.write(bytes(data))
+            self._write(data)
         self.lines_out += lines
         return True
 
@@ -278,14 +278,5 @@ class WrappedOutbox(Outbox):
             self._finish()
             self._drained()
 
-
-def outbox_for(
-    transport: Transport,
-    high_water: int,
-    seconds: Callable[[], float],
-    drained: Callable[[], None],
-) -> Outbox:
-    """Return the fastest outbox for `transport`; the arguments are those of `Outbox`."""
-    if isinstance(transport, Connection) and not transport.TLS:
-        return DirectOutbox(transport, high_water, seconds, drained)
-    return WrappedOutbox(transport, high_water, seconds, drained)
+    def _write(self, data: Data) -> None:
+        self._transport.write(bytes(data))

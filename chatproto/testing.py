@@ -151,7 +151,7 @@ class World:
             other.received()
         return client
 
-    def turn(self, turns: int = 3) -> None:
+    def turn(self, turns: int = 5) -> None:
         """Let the server do what it has put off to its next turns; no time passes."""
         for _ in range(turns):
             self.clock.advance(0)

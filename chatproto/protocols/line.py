@@ -30,13 +30,13 @@ from zope.interface import implementer
 from chatproto import commands
 from chatproto.errors import ChatError, NameRefused, StreamError
 from chatproto.hub import Hub
-from chatproto.outbox import outbox_for
 from chatproto.pacing import pace_for
 from chatproto.protocols.detect import REFUSALS, Speaks, detect
 from chatproto.protocols.linebuffer import LineBuffer
 from chatproto.protocols.linecodec import CRLF, LF
 from chatproto.settings import Settings
 from chatproto.text import decode
+from chatproto.tls import outbox_for
 
 LINES_PER_TURN: Final = 64
 """Lines of one client that are processed before others get their turn."""
@@ -313,11 +313,7 @@ class ChatProtocol(LineReceiver):
             self._last_line()
             self._gone()
             return
-        try:
-            self._input.bound()
-        except StreamError as error:
-            self.refuse(error.sentence, self.session.codec.error(error.sentence))
-            return
+        self._input.trim()
         if self.paused:
             self.paused = False
             self.transport.resumeProducing()

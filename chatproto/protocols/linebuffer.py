@@ -81,9 +81,12 @@ class LineBuffer:
         self._buffer = self._buffer[: self._buffer.rfind(b"\n") + 1]
         self._searched = min(self._searched, len(self._buffer))
 
-    def bound(self) -> None:
-        """Let go of what has been taken; raises `StreamError` when a line does not end."""
-        self.feed(b"")
+    def trim(self) -> None:
+        """Let go of the memory of what has been taken."""
+        if self._at:
+            self._buffer = self._buffer[self._at :]
+            self._searched -= self._at
+            self._at = 0
 
     def _find(self) -> int:
         found = self._buffer.find(b"\n", self._searched)

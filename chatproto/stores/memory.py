@@ -1,7 +1,9 @@
 """The store that keeps everything in memory: fast, and gone when the server stops.
 
-A draft waits until the end of the reactor turn, so that all that was said in one turn is one
-batch; then it gets its id, goes into its room's ring, and is delivered.
+A draft waits until the reactor has looked at the network once more, so that all that has come in
+the meantime is one batch; then it gets its id, goes into its room's ring, and is delivered. The
+second look costs one poll that does not wait, and doubles the batches of a few busy clients
+(docs/decisions/0002-outbox.md has the figures).
 """
 
 from __future__ import annotations
@@ -55,10 +57,10 @@ class MemoryLog:
         self._deliver = deliver
 
     def append(self, drafts: Sequence[Draft]) -> None:
-        """Queue `drafts` until the end of the turn."""
+        """Queue `drafts` until the network has been looked at again."""
         self._queue.extend(drafts)
         if self._turn is None:
-            self._turn = self._clock.callLater(0, self._end_turn)
+            self._turn = self._clock.callLater(0, self._gather)
 
     def page(
         self, room: str, *, after: int | None = None, before: int | None = None, limit: int
@@ -75,10 +77,13 @@ class MemoryLog:
         """Deliver what is queued."""
         if self._turn is not None:
             self._turn.cancel()
-            self._end_turn()
+            self._commit()
         return succeed(None)
 
-    def _end_turn(self) -> None:
+    def _gather(self) -> None:
+        self._turn = self._clock.callLater(0, self._commit)
+
+    def _commit(self) -> None:
         self._turn = None
         queue, self._queue = self._queue, []
         now = self._now()

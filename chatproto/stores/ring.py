@@ -33,7 +33,15 @@ def weight(event: Event) -> int:
 class Ring:
     """The last events of a room; older ones fall off."""
 
-    __slots__ = ("_events", "_max_bytes", "_max_events", "bytes", "last_seq")
+    __slots__ = (
+        "_events",
+        "_full_bytes",
+        "_full_events",
+        "_max_bytes",
+        "_max_events",
+        "bytes",
+        "last_seq",
+    )
 
     def __init__(self, max_events: int = RING_EVENTS, max_bytes: int = RING_BYTES) -> None:
         """Keep about `max_events` events or `max_bytes` bytes, whichever is reached first."""
@@ -44,16 +52,16 @@ class Ring:
         self._events: list[Event] = []
         self._max_events = max_events
         self._max_bytes = max_bytes
+        self._full_events = int(max_events * (1 + _TRIM_SLACK))
+        self._full_bytes = int(max_bytes * (1 + _TRIM_SLACK))
 
     def add(self, event: Event) -> int:
         """Append `event`, let the oldest fall off, and return by how many bytes this grew."""
         before = self.bytes
         self._events.append(event)
         self.last_seq = event.seq
-        self.bytes += weight(event)
-        if len(self._events) > self._max_events * (
-            1 + _TRIM_SLACK
-        ) or self.bytes > self._max_bytes * (1 + _TRIM_SLACK):
+        self.bytes = before + EVENT_BYTES + len(event.text)
+        if len(self._events) > self._full_events or self.bytes > self._full_bytes:
             self._trim()
         return self.bytes - before
 
