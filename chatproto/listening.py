@@ -35,11 +35,16 @@ def open_ports(
         try:
             opened.append(_open(reactor, port, factory))
         except Exception as error:
-            for other in opened:
-                other.stopListening()
-            reactor.iterate()  # which closes them, and removes the files of Unix sockets
-            raise StartError(f"--port {port}: {_reason(error)}") from None
+            close_now(reactor, opened)
+            raise StartError(f"--port {port}: {_reason(port, error)}") from None
     return opened
+
+
+def close_now(reactor: Any, ports: Sequence[IListeningPort]) -> None:
+    """Close `ports` of a reactor that does not run yet, and remove the files of Unix sockets."""
+    for port in ports:
+        port.stopListening()
+    reactor.iterate()
 
 
 def shown(port: IListeningPort) -> str:
@@ -80,12 +85,13 @@ def _open_number(reactor: Any, number: int, factory: IProtocolFactory) -> IListe
     return port
 
 
-def _reason(error: Exception) -> str:
+def _reason(port: str, error: Exception) -> str:
     if isinstance(error, CannotListenError):
         error = error.socketError
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
         return "the port is in use already"
     if isinstance(error, OSError) and error.strerror:
-        place = f": {error.filename}" if error.filename else ""
-        return os.strerror(error.errno or 0) + place if error.errno else error.strerror
+        # Some errors name a file that the user has never heard of, such as a lock.
+        named = str(error.filename)
+        return f"{named}: {error.strerror}" if named in port else error.strerror
     return str(error).replace("\n", " ") or type(error).__name__

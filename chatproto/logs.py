@@ -27,6 +27,8 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from chatproto.errors import StartError
+
 _ESCAPES: Final = {
     code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x0A
 } | {
@@ -129,9 +131,12 @@ class Logging:
     def __init__(self, path: str | None, form: str) -> None:
         """Write to the file at `path`, or to standard output; `form` is a key of `FORMS`.
 
-        Raises OSError when the file cannot be opened.
+        Raises `StartError` when the file cannot be opened.
         """
-        self.file = LogFile(path) if path else None
+        try:
+            self.file = LogFile(path) if path else None
+        except OSError as error:
+            raise StartError(f"--logfile {path}: {error.strerror}") from None
         self._form = FORMS[form]
 
     def observer(self) -> ILogObserver:

@@ -14,9 +14,8 @@ from twisted.python.components import Componentized
 
 from chatproto.errors import ChatError
 from chatproto.factory import ChatFactory
-from chatproto.listening import open_ports, shown
+from chatproto.listening import shown
 from chatproto.logs import Logging
-from chatproto.settings import Settings
 
 log = Logger()
 
@@ -36,7 +35,10 @@ class ChatService(Service):
         ports: Sequence[IListeningPort],
         logging: Logging | None,
     ) -> None:
-        """Serve `factory` on `ports`; `logging` is None where somebody else's log is used."""
+        """Serve `factory` on `ports`, which are open.
+
+        `logging` is the log of the process, None where that is somebody else's.
+        """
         self.setName("chat")
         self.factory = factory
         self._reactor = reactor
@@ -106,9 +108,3 @@ async def _close(port: IListeningPort) -> None:
     closing = port.stopListening()
     if closing is not None:
         await closing
-
-
-def make_service(reactor: Any, settings: Settings, logging: Logging | None) -> ChatService:
-    """Return the service of a server whose ports are open; raises `StartError`."""
-    factory = ChatFactory(settings, clock=reactor)
-    return ChatService(reactor, factory, open_ports(reactor, settings.port, factory), logging)

@@ -48,7 +48,7 @@ def number(low: float, high: float) -> Check:
         if isinstance(value, bool) or not isinstance(value, int | float):
             value = None
         if value is None or not low <= value <= high:
-            raise ValueError(f"must be a number from {low:g} to {high:g}")
+            raise ValueError(f"must be a number from {low:.9g} to {high:.9g}")
         return float(value)
 
     return check
@@ -240,4 +240,6 @@ def _reason(error: Exception) -> str:
 
 def _shown(value: object) -> str:
     """Return a value as a person wrote it, on one line."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
     return clean(repr(value))[:100]

@@ -15,9 +15,11 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 import chatproto
-from chatproto.errors import ChatError, StartError
+from chatproto.errors import ChatError
+from chatproto.factory import ChatFactory
+from chatproto.listening import close_now, open_ports
 from chatproto.logs import Logging
-from chatproto.service import make_service
+from chatproto.service import ChatService
 from chatproto.settings import SETTINGS, Settings, load
 
 
@@ -44,7 +46,10 @@ class Options(usage.Options):
         ["config", "c", None, "a TOML file with settings [CHAT_CONFIG]"],
     ]
     settings: Settings
-    logging: Logging | None = None
+    log_path: str | None = None
+    """Where our log goes when it is a file."""
+    owns_log: bool = False
+    """Whether the log is ours: not twist's, not syslog, not an observer of the user's."""
 
     def opt_port(self, value: str) -> None:
         self.setdefault("port", []).append(value)
@@ -57,8 +62,10 @@ class Options(usage.Options):
         print(f"chatproto {chatproto.__version__}")
         sys.exit(0)
 
-    def parseArgs(self) -> None:
+    def parseArgs(self, *arguments: str) -> None:
         """There is nothing but options."""
+        if arguments:
+            raise usage.UsageError(f"unexpected argument {arguments[0]!r}")
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Read the flags; a wrong one ends the process with one line."""
@@ -68,35 +75,32 @@ class Options(usage.Options):
             sys.exit(f"twistd chat: {error}")
 
     def postOptions(self) -> None:
-        """Put the settings together, and open the log file that they ask for."""
+        """Put the settings together, and see where the log goes."""
         given = {name: self[name] for name in SETTINGS if self.get(name) is not None}
         config = self["config"] or os.environ.get("CHAT_CONFIG")
         self.settings = load(given, os.environ, config)
-        self._open_log()
-
-    def _open_log(self) -> None:
-        """Open the log that twistd is to use; leave twist's, syslog and the user's own alone."""
         twistd: Any = getattr(self, "parent", None)
         if twistd is None or "logfile" not in twistd:
             return
-        if twistd.get("syslog") or twistd.get("logger"):
-            return
-        path = twistd["logfile"]
-        if path == "-" or (path is None and twistd.get("nodaemon")):
-            path = None
-        elif path is None:
-            path = "twistd.log"
-        try:
-            self.logging = Logging(path, self.settings.log_format)
-        except OSError as error:
-            raise StartError(f"--logfile {path}: {error.strerror}") from None
+        if not twistd.get("syslog") and not twistd.get("logger"):
+            self.owns_log = True
+            path = twistd["logfile"]
+            if path != "-" and (path or not twistd.get("nodaemon")):
+                self.log_path = path or "twistd.log"
 
 
 def makeService(options: Options) -> IService:
-    """Return the service, with its ports open; a port that cannot be ends the process."""
+    """Return the service, with its ports and its log open; raises SystemExit if they cannot be."""
     from twisted.internet import reactor
 
     try:
-        return make_service(reactor, options.settings, options.logging)
+        factory = ChatFactory(options.settings)
+        ports = open_ports(reactor, options.settings.port, factory)
+        try:
+            logging = Logging(options.log_path, options.settings.log_format)
+        except ChatError:
+            close_now(reactor, ports)
+            raise
     except ChatError as error:
         sys.exit(f"twistd chat: {error}")
+    return ChatService(reactor, factory, ports, logging if options.owns_log else None)
