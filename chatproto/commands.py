@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 
 from chatproto.errors import CommandError, NeedsNick, NoSuchNick, UnknownCommand, WrongUse
 from chatproto.hub import HISTORY, Hub
+from chatproto.room import batches
 from chatproto.session import Session
 from chatproto.text import AWAY_LENGTH, TOPIC_LENGTH, check_nick, fold, shorten
 
@@ -233,7 +234,7 @@ def unignore(hub: Hub, session: Session, rest: str) -> None:
 async def history(hub: Hub, session: Session, rest: str) -> None:
     """/history [N]
 
-    Shows the last N lines said in the room (20 if you give no number), the oldest first.
+    Shows the last N lines of the room (20 if you give no number), the oldest first.
     """
     if rest and not (rest.isascii() and rest.isdigit() and 0 < int(rest[:9]) <= HISTORY):
         raise WrongUse(f"use: {use(history)} with N from 1 to {HISTORY}")
@@ -242,7 +243,9 @@ async def history(hub: Hub, session: Session, rest: str) -> None:
     if not events:
         session.answer("nothing has been said here yet")
         return
-    session.answer("\n".join(session.codec.past(event) for event in events))
+    for piece in batches(events):
+        session.answer("\n".join(session.codec.past(event) for event in piece))
+        await session.flushed()
 
 
 def quit_(hub: Hub, session: Session, rest: str) -> None:

@@ -88,6 +88,8 @@ class Cursor:
                 client=session.id,
                 count=self.caught_up,
             )
+            if not session.outbox.busy:
+                session.drained()
         elif not session.outbox.busy:
             self.room.soon(self.catch_up)
 

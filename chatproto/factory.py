@@ -15,7 +15,8 @@ from twisted.logger import Logger
 
 from chatproto.address import Peer, peer
 from chatproto.hub import Hub
-from chatproto.protocols.line import CLOSE, ChatProtocol
+from chatproto.protocols.connection import CLOSE, Connection
+from chatproto.protocols.line import ChatProtocol
 from chatproto.protocols.linecodec import LF
 from chatproto.settings import Settings
 from chatproto.stores import Store
@@ -75,14 +76,14 @@ class ChatFactory(Factory):
             clock = cast(IReactorTime, reactor)
         self.settings = settings or Settings()
         self.clock = clock
-        self.protocols: set[ChatProtocol] = set()
+        self.protocols: set[Connection] = set()
         """The protocols of the clients that are connected."""
         self.motd = self.settings.read_motd()
         self.stopping = False
         self.hub = Hub(
             store or memory_store(clock, time.time), clock, TRANSFORMS[self.settings.transform]
         )
-        self._peers: dict[ChatProtocol, Peer] = {}
+        self._peers: dict[Connection, Peer] = {}
         self._per_address: Counter[str] = Counter()
         self._empty: Deferred[None] | None = None
         self._sweep = LoopingCall(self.close_stalled)
@@ -125,39 +126,39 @@ class ChatFactory(Factory):
 
     # The protocols' side.
 
-    def opened(self, protocol: ChatProtocol) -> None:
+    def opened(self, connection: Connection) -> None:
         """Take note of a new connection."""
-        self.protocols.add(protocol)
-        counted = self._peers[protocol].counted
+        self.protocols.add(connection)
+        counted = self._peers[connection].counted
         if counted is not None:
             self._per_address[counted] += 1
         log.info(
             "client {client} accepted from {address}: {count} connected",
             event="accepted",
-            client=protocol.session.id,
-            address=protocol.address,
+            client=connection.session.id,
+            address=connection.address,
             count=len(self.protocols),
         )
 
-    def closed(self, protocol: ChatProtocol, why: str) -> None:
+    def closed(self, connection: Connection, why: str) -> None:
         """Take note that a connection is gone."""
-        self.protocols.discard(protocol)
-        counted = self._peers.pop(protocol).counted
+        self.protocols.discard(connection)
+        counted = self._peers.pop(connection).counted
         if counted is not None:
             self._per_address[counted] -= 1
             if not self._per_address[counted]:
                 del self._per_address[counted]
-        session = protocol.session
+        session = connection.session
         log.info(
             "client {client} closed after {seconds:.1f} s: {why}; "
             "in {lines_in} lines, {bytes_in} bytes; out {lines_out} lines, {bytes_out} bytes",
             event="closed",
             client=session.id,
-            address=protocol.address,
+            address=connection.address,
             why=why,
             seconds=round(self.clock.seconds() - session.connected_at, 1),
-            lines_in=protocol.lines_in,
-            bytes_in=protocol.bytes_in,
+            lines_in=connection.lines_in,
+            bytes_in=connection.bytes_in,
             lines_out=session.outbox.lines_out,
             bytes_out=session.outbox.bytes_out,
         )
@@ -189,18 +190,17 @@ class ChatFactory(Factory):
         deadline = self.clock.callLater(self.settings.drain, self.cut_all)
 
         def say_goodbye(_: object) -> Deferred[None]:
+            self._empty = Deferred()
             for protocol in list(self.protocols):
                 protocol.say_goodbye()
-            if not self.protocols:
-                return succeed(None)
-            self._empty = Deferred()
-            return self._empty
+            return self._empty if self.protocols else succeed(None)
 
-        def drained(_: object) -> None:
+        def drained(_: object) -> Deferred[None]:
             if deadline.active():
                 deadline.cancel()
+            return self.hub.stop()
 
-        return self.hub.stop().addCallback(say_goodbye).addCallback(drained)
+        return self.hub.close().addCallback(say_goodbye).addCallback(drained)
 
     def cut_all(self) -> None:
         """End every connection at once, whatever is still queued."""

@@ -78,9 +78,13 @@ class Hub:
             self._unsettled.append((self._appended, settled))
         return settled
 
-    def stop(self) -> Deferred[None]:
-        """Deliver what was said, then close the log; nothing is published any more."""
+    def close(self) -> Deferred[None]:
+        """Publish nothing any more; fires when what was published is delivered."""
         self._open = False
+        return self.settled()
+
+    def stop(self) -> Deferred[None]:
+        """Close the log; fires when that is done."""
         return self._log.stop()
 
     # Names.

@@ -27,6 +27,9 @@ BATCH_TEXT: Final = 64 * 1024
 """Characters of text delivered as one piece of bytes; with the high-water mark it bounds what an
 outbox can hold."""
 
+FORM: Final = 64
+"""Characters that the wire form of an event has beside its text, at most about so many."""
+
 PAGE_EVENTS: Final = 256
 """Events that a catching-up session is given at a time."""
 
@@ -130,7 +133,7 @@ class Room:
 
     def deliver(self, events: Sequence[Event]) -> None:
         """Hand `events`, the next ones of this room, to everyone who is live."""
-        for batch in _batches(events):
+        for batch in batches(events):
             self._deliver_batch(batch)
 
     def stretch_after(self, cursor: Cursor) -> Deferred[Stretch]:
@@ -145,7 +148,7 @@ class Room:
             if stretch is None:
                 # What is stored but not yet delivered comes with its batch.
                 known = [event for event in page.events if event.id <= self.head]
-                events = next(_batches(known), known)
+                events = next(batches(known), known)
                 stretch = Stretch(events, codec)
                 if len(events) == limit or len(events) < len(known):
                     self._stretches[key] = stretch
@@ -184,13 +187,14 @@ class Room:
             self.members[session_id].session.hang_up("an error in the server")
 
 
-def _batches(events: Sequence[Event]) -> Iterator[Sequence[Event]]:
-    """Cut `events` into pieces of at most about `BATCH_TEXT` characters."""
+def batches(events: Sequence[Event]) -> Iterator[Sequence[Event]]:
+    """Cut `events` into pieces of at most about `BATCH_TEXT` characters when written out."""
     start = size = 0
     for index, event in enumerate(events):
-        size += len(event.text)
+        written = len(event.text) + FORM
+        size += written
         if size > BATCH_TEXT and index > start:
             yield events[start:index]
-            start, size = index, len(event.text)
+            start, size = index, written
     if start < len(events):
         yield events[start:] if start else events

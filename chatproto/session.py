@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from twisted.internet.defer import Deferred
+
 from chatproto.codec import Codec
 from chatproto.model import Event
 from chatproto.outbox import Outbox
@@ -25,6 +27,7 @@ class Session:
     """One client. Slots only, because ten thousand of them may be idle."""
 
     __slots__ = (
+        "_waiters",
         "away",
         "behind",
         "codec",
@@ -64,6 +67,7 @@ class Session:
         """Its place in its room; None before it has entered one."""
         self.inbox: Cursor | None = None
         """Its place in its inbox; None while it has no nick."""
+        self._waiters: tuple[Deferred[None], ...] = ()
         self.behind: frozenset[Cursor] = frozenset()
         """The places where it is catching up."""
 
@@ -93,7 +97,26 @@ class Session:
         """Tell the client what concerns everyone."""
         self.outbox.push(self.codec.notice(text), text.count("\n") + 1)
 
+    def flushed(self) -> Deferred[None]:
+        """Return what fires once all is sent and nothing is left to catch up with, or never can be.
+
+        Whoever has much to say waits for this between pieces of it.
+        """
+        flushed: Deferred[None] = Deferred()
+        self._waiters += (flushed,)
+        if not self.outbox.busy and not self.behind:
+            self.release()
+        return flushed
+
     def drained(self) -> None:
-        """The outbox is empty again: go on with catching up."""
+        """The outbox is empty: go on with catching up."""
         for cursor in self.behind:
             cursor.catch_up()
+        if not self.behind:
+            self.release()
+
+    def release(self) -> None:
+        """Let go of those who wait for `flushed`."""
+        waiters, self._waiters = self._waiters, ()
+        for waiter in waiters:
+            waiter.callback(None)

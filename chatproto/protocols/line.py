@@ -10,42 +10,28 @@ and then at the client. So input is bounded, in order, and never refused for com
 from __future__ import annotations
 
 from inspect import iscoroutine
-from typing import Any, Final, Protocol
+from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import (
-    IDelayedCall,
-    IHalfCloseableProtocol,
-    IHandshakeListener,
-    IReactorTime,
-)
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
-from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chatproto import commands
 from chatproto.errors import ChatError, NameRefused, StreamError
-from chatproto.hub import Hub
 from chatproto.pacing import pace_for
+from chatproto.protocols.connection import Connection, Door
 from chatproto.protocols.detect import REFUSALS, Speaks, detect
 from chatproto.protocols.linebuffer import LineBuffer
 from chatproto.protocols.linecodec import CRLF, LF
-from chatproto.settings import Settings
 from chatproto.text import decode
-from chatproto.tls import outbox_for
 
 LINES_PER_TURN: Final = 64
 """Lines of one client that are processed before others get their turn."""
-
-CLOSE: Final = 5.0
-"""Seconds that a peer has to take what was sent before its connection is cut."""
-
-HANDSHAKE: Final = 10.0
-"""Seconds for a TLS handshake."""
 
 LOGIN: Final = 60.0
 """Seconds to choose a nick where one is required."""
@@ -57,26 +43,8 @@ an outbox beyond three (see `chatproto.room`), so it is the answers that are not
 log = Logger()
 
 
-class Door(Protocol):
-    """What a protocol needs of the factory that made it."""
-
-    hub: Hub
-    settings: Settings
-    clock: IReactorTime
-    motd: str
-    """The message of the day, empty when there is none."""
-    stopping: bool
-    """Whether the server is about to end, and lines are no longer read."""
-
-    def opened(self, protocol: ChatProtocol) -> None:
-        """Take note of a new connection."""
-
-    def closed(self, protocol: ChatProtocol, why: str) -> None:
-        """Take note that a connection is gone, and why."""
-
-
-@implementer(IHalfCloseableProtocol, IHandshakeListener)
-class ChatProtocol(LineReceiver):
+@implementer(IHalfCloseableProtocol)
+class ChatProtocol(Connection, LineReceiver):
     """One client that speaks lines.
 
     `LineReceiver` gives the interface (`lineReceived`, `sendLine`, `delimiter`). Its own splitting
@@ -85,50 +53,23 @@ class ChatProtocol(LineReceiver):
     """
 
     delimiter = b"\n"
-    transport: Any
 
-    # Defaults live in the class: ten thousand idle clients need not carry them.
-    lines_in = 0
-    bytes_in = 0
     _undecided = True  # the first line has not come yet
     _naming = False  # a nick is required and has not been chosen
     _told_pace = False
-    _lost = False  # the transport is gone
-    _why = ""  # why this connection is ending; empty while it is not
     _waiting: Deferred[None] | None = None  # the command that is being carried out
     _next_turn: IDelayedCall | None = None  # when the buffer is looked at again
-    _deadline: IDelayedCall | None = None  # of the handshake, the login or the closing
 
     def __init__(self, door: Door, address: str) -> None:
         """Serve a client that connected from `address`, a text for the log."""
-        self.address = address
-        self._door = door
-        self._input = LineBuffer(door.settings.max_line)
-
-    # The connection.
+        super().__init__(door, address)
+        settings = door.settings
+        self._input = LineBuffer(settings.max_line)
+        self._pace = pace_for(settings.burst, settings.rate, door.clock.seconds)
 
     def connectionMade(self) -> None:
-        """Begin, after the handshake when this is TLS."""
-        door = self._door
-        settings = door.settings
-        if hasattr(self.transport, "setTcpNoDelay"):  # a Unix socket has no such delay
-            self.transport.setTcpNoDelay(True)
-        outbox = outbox_for(
-            self.transport, settings.high_water * 1024, door.clock.seconds, self._drained
-        )
-        self.session = door.hub.connect(LF, outbox, self.hang_up)
-        self._pace = pace_for(settings.burst, settings.rate, door.clock.seconds)
-        door.opened(self)
-        if isinstance(self.transport, TLSMemoryBIOProtocol):
-            self._due(HANDSHAKE, "no TLS handshake within 10 s")
-        else:
-            self._begin()
-
-    def handshakeCompleted(self) -> None:
-        """TLS is up."""
-        if not self._why:
-            self._no_deadline()
-            self._begin()
+        """Begin with line ends of LF, until the client has shown another."""
+        self._open(LF)
 
     def readConnectionLost(self) -> None:
         """The client will send no more: say its last line, answer it, and close."""
@@ -144,54 +85,13 @@ class ChatProtocol(LineReceiver):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Nothing can be sent or read any more; what has been read is still said."""
-        self._lost = True
-        self._no_deadline()
-        self.session.outbox.drop()
-        if self._why:
-            self._gone()
-            return
         if reason.check(ConnectionDone):
-            self._why = "closed by the client"
+            why = "closed by the client"
         else:
-            self._why = f"lost: {reason.getErrorMessage()}"
+            why = f"lost: {reason.getErrorMessage()}"
             self._input.drop_rest()
-        if self._waiting is None:
+        if self._set_lost(why) and self._waiting is None:
             self._go_on()
-
-    def hang_up(self, why: str) -> None:
-        """End this client: it leaves its room now, and its connection when all is sent."""
-        self._end(why, linger=False)
-
-    def refuse(self, why: str, last_words: bytes) -> None:
-        """End this client, which is likely to be sending still, so that it reads `last_words`."""
-        if not self._why:
-            self.session.outbox.push(last_words, 1)
-            self._end(why, linger=True)
-
-    def cut(self, why: str) -> None:
-        """End this client at once, with whatever it has not read."""
-        self._why = self._why or why
-        self._input.clear()
-        if self._lost:
-            self._gone()
-        else:
-            self.transport.abortConnection()
-
-    def stop_reading(self) -> None:
-        """The server stops: take no more lines from this client (see `Door.stopping`)."""
-        self._stop_turns()
-        self._pause()
-
-    def say_goodbye(self) -> None:
-        """The server stops: say so, with what it costs this client, and hang up."""
-        if self._lost:
-            self.cut("")
-        elif not self._why:
-            pending = self._input.pending()
-            if pending:
-                self.session.error(f"{pending} of your lines were not sent")
-            self.session.notice("the server is stopping")
-            self.hang_up("the server is stopping")
 
     # Bytes in.
 
@@ -314,9 +214,7 @@ class ChatProtocol(LineReceiver):
             self._gone()
             return
         self._input.trim()
-        if self.paused:
-            self.paused = False
-            self.transport.resumeProducing()
+        self._resume()
 
     def _last_line(self) -> None:
         """Take a last line without an ending, unless it began something that is not ours."""
@@ -326,11 +224,6 @@ class ChatProtocol(LineReceiver):
                 self.lineReceived(self._input.take_rest())
             except ChatError as error:
                 self.session.error(error.sentence)
-
-    def _pause(self) -> None:
-        if not self.paused and not self._lost:
-            self.paused = True
-            self.transport.pauseProducing()
 
     def _go_on(self, wait: float = 0.0) -> None:
         """Look at the buffer again in `wait` seconds, and read nothing more until then."""
@@ -346,12 +239,6 @@ class ChatProtocol(LineReceiver):
         except Exception:
             log.failure("client {client} failed", client=self.session.id)
             self.cut("an error in the server")
-
-    def _drained(self) -> None:
-        """The outbox is empty again."""
-        self.session.drained()
-        if self.paused and self._waiting is None:
-            self._go_on()
 
     # Commands.
 
@@ -398,37 +285,20 @@ class ChatProtocol(LineReceiver):
         else:
             self.session.error(error.sentence)
 
-    # The end.
+    # For `Connection`.
 
-    def _end(self, why: str, *, linger: bool) -> None:
-        if self._why:
-            return
-        self._why = why
-        self._stop_turns()
-        self._door.hub.disconnect(self.session)
-        self._due(CLOSE, why)
-        self.session.outbox.end(linger=linger)
-        if linger and self.paused:
-            self.paused = False
-            self.transport.resumeProducing()
-
-    def _gone(self) -> None:
-        """Nothing is left of this client."""
-        self._stop_turns()
-        self._door.hub.disconnect(self.session)
-        self._door.closed(self, self._why)
+    def _drained(self) -> None:
+        self.session.drained()
+        if self.paused and self._waiting is None:
+            self._go_on()
 
     def _stop_turns(self) -> None:
         if self._next_turn is not None:
             self._next_turn.cancel()
             self._next_turn = None
 
-    def _due(self, seconds: float, why: str) -> None:
-        self._no_deadline()
-        self._deadline = self._door.clock.callLater(seconds, self.cut, why)
+    def _forget_input(self) -> None:
+        self._input.clear()
 
-    def _no_deadline(self) -> None:
-        if self._deadline is not None:
-            if self._deadline.active():
-                self._deadline.cancel()
-            self._deadline = None
+    def _unread(self) -> int:
+        return self._input.pending()
