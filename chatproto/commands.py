@@ -89,7 +89,8 @@ def msg(hub: Hub, session: Session, rest: str) -> None:
     target, _, words = rest.partition(" ")
     if not words.strip():
         raise WrongUse(f"use: {use(msg)}")
-    _tell(hub, session, target, words.strip())
+    _need_nick(session, "/msg")
+    _tell(hub, session, hub.find(target), words.strip())
 
 
 def reply(hub: Hub, session: Session, rest: str) -> None:
@@ -99,9 +100,13 @@ def reply(hub: Hub, session: Session, rest: str) -> None:
     """
     if not rest:
         raise WrongUse(f"use: {use(reply)}")
+    _need_nick(session, "/reply")
     if not session.reply_to:
         raise CommandError("nobody has written to you in private yet")
-    _tell(hub, session, session.reply_to, rest)
+    target = hub.sessions.get(session.reply_to)
+    if target is None:
+        raise NoSuchNick("who wrote to you last has left")
+    _tell(hub, session, target, rest)
 
 
 def me(hub: Hub, session: Session, rest: str) -> None:
@@ -282,9 +287,8 @@ COMMANDS: Final[dict[str, Command]] = {
 """Every command by every name it has."""
 
 
-def _tell(hub: Hub, session: Session, nick: str, words: str) -> None:
-    _need_nick(session, "a private message")
-    target = hub.tell(session, nick, words)
+def _tell(hub: Hub, session: Session, target: Session, words: str) -> None:
+    hub.tell(session, target, words)
     if target.away:
         session.answer(f"{target.nick} is away: {target.away}")
 

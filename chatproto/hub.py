@@ -40,6 +40,7 @@ class Hub:
         self._transform = transform
         self._log, self._directory, self._names = store
         self._nicks: dict[str, Session] = {}
+        self._ignoring: set[Session] = set()
         self._last_session = 0
         self._open = True
         self._appended = 0
@@ -60,6 +61,7 @@ class Hub:
         """Let the session's name and places go, with `words` of farewell; safe to call twice."""
         if self.sessions.pop(session.id, None) is None:
             return
+        self._ignoring.discard(session)
         self._leave_room(session, words)
         if session.inbox is not None:
             self._vacate(session.inbox.room, session)
@@ -109,11 +111,11 @@ class Hub:
         session.nick = nick
         if session.inbox is None:
             session.inbox = self._room(inbox(session.id)).enter(session)
+        for other in [other for other in self._ignoring if fold(old) in other.ignored]:
+            self.ignore(other, other.ignored | {key})  # a new name does not end it
         if session.place is None:
             return
         if old:
-            for follower in list(session.place.room.followers(fold(old))):
-                self.ignore(follower, follower.ignored | {key})
             self._publish(session, Kind.RENAMED, nick, sender=old)
         else:
             self._publish(session, Kind.JOINED, here=len(session.place.room.members))
@@ -152,9 +154,11 @@ class Hub:
         self._publish(session, Kind.TOPIC, text)
 
     async def history(self, session: Session, count: int) -> Sequence[Event]:
-        """Return the last `count` events of the session's room, at most `HISTORY`."""
+        """Return the last `count` events of the session's room, at most `HISTORY`, less what it
+        ignores.
+        """
         page = await self._log.page(session.room, limit=min(count, HISTORY))
-        return page.events
+        return [event for event in page.events if not session.ignores(event)]
 
     # Speaking.
 
@@ -166,17 +170,16 @@ class Hub:
         """Say that the session's nick does `text`."""
         self._publish(session, Kind.ACTION, self._transform(text))
 
-    def tell(self, session: Session, nick: str, text: str) -> Session:
-        """Send `text` to one nick in private and return its session; raises `NoSuchNick`."""
-        target = self.find(nick)
+    def tell(self, session: Session, target: Session, text: str) -> None:
+        """Send `text` to one other session in private."""
         self._append(
             Draft(inbox(target.id), Kind.PRIVATE, session.nick, text, session.id, to=target.nick)
         )
-        return target
 
     def ignore(self, session: Session, folded_nicks: frozenset[str]) -> None:
         """Let `session` neither see nor hear these nicks."""
         session.ignored = folded_nicks
+        (self._ignoring.add if folded_nicks else self._ignoring.discard)(session)
         for cursor in (session.place, session.inbox):
             if cursor is not None:
                 cursor.room.choose(session)
@@ -214,7 +217,7 @@ class Hub:
                 sender.outbox.push(sender.codec.sent(event), 1)
             for target in inbox_room.sessions if inbox_room is not None else ():
                 if target.wants(event):
-                    target.reply_to = event.sender
+                    target.reply_to = event.origin
 
     def _publish(
         self, session: Session, kind: Kind, text: str = "", *, sender: str = "", here: int = 0

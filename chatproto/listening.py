@@ -88,6 +88,8 @@ def _open_number(reactor: Any, number: int, factory: IProtocolFactory) -> IListe
 def _reason(port: str, error: Exception) -> str:
     if isinstance(error, CannotListenError):
         error = error.socketError
+    if isinstance(error, TypeError):
+        return "this kind of endpoint needs other arguments"
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
         return "the port is in use already"
     if isinstance(error, OSError) and error.strerror:

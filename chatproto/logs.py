@@ -82,7 +82,7 @@ class LogFile:
 
     def write(self, text: str) -> None:
         """Append `text`."""
-        self._file.write(text.encode())
+        self._file.write(text.encode(errors="backslashreplace"))
 
     def reopen(self) -> None:
         """Go on in a new file of the same name; in the old one if that cannot be opened."""
@@ -93,7 +93,7 @@ class LogFile:
     def rotate(self) -> None:
         """Put the file aside under the time of day, and go on in a new one."""
         aside = f"{self.path}.{time.strftime('%Y%m%d-%H%M%S')}"
-        if not os.path.exists(aside):
+        if os.path.exists(self.path) and not os.path.exists(aside):
             os.rename(self.path, aside)
         self.reopen()
 

@@ -124,13 +124,6 @@ class Room:
             del self._live[session.codec]
         return was_live
 
-    def followers(self, folded_nick: str) -> Iterator[Session]:
-        """The members who ignore the nick, so that a new name does not end it."""
-        for session_id in self._choosy:
-            session = self.members[session_id].session
-            if folded_nick in session.ignored:
-                yield session
-
     def deliver(self, events: Sequence[Event]) -> None:
         """Hand `events`, the next ones of this room, to everyone who is live."""
         for batch in batches(events):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import IServiceCollection, Service
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
@@ -70,7 +70,7 @@ class ChatService(Service):
         if self._logging is not None:
             self._on_signal("SIGUSR1", self._logging.rotate)
 
-    def stopService(self) -> Deferred[list[None]]:
+    def stopService(self) -> Deferred[Any]:
         """Take no new clients and let everyone go; fires when they are gone."""
         super().stopService()
         log.info(
@@ -82,7 +82,7 @@ class ChatService(Service):
         for name in ("SIGTERM", "SIGINT"):
             self._on_signal(name, self.factory.cut_all)
         closed = [Deferred.fromCoroutine(_close(port)) for port in self._ports]
-        return gatherResults([*closed, self.factory.drain()])
+        return DeferredList([*closed, self.factory.drain()])
 
     def reload(self) -> None:
         """Reopen the log file and read the message of the day again."""
@@ -105,6 +105,10 @@ class ChatService(Service):
 
 
 async def _close(port: IListeningPort) -> None:
-    closing = port.stopListening()
-    if closing is not None:
-        await closing
+    """Close `port`; one that will not must not keep the server from ending."""
+    try:
+        closing = port.stopListening()
+        if closing is not None:
+            await closing
+    except Exception:
+        log.failure("a port cannot be closed")

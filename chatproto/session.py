@@ -59,8 +59,8 @@ class Session:
         """The display name; empty for an anonymous client."""
         self.away = ""
         """Why it does not answer; empty when it does."""
-        self.reply_to = ""
-        """Who last wrote to it in private."""
+        self.reply_to = 0
+        """The id of the session that last wrote to it in private, 0 for none."""
         self.ignored: frozenset[str] = frozenset()
         """The folded nicks it does not want to hear."""
         self.place: Cursor | None = None
@@ -83,7 +83,11 @@ class Session:
         """Tell whether this client is to see `event`: not its own, and not from the ignored."""
         if event.origin == self.id:
             return False
-        return not self.ignored or fold(event.sender) not in self.ignored
+        return not self.ignores(event)
+
+    def ignores(self, event: Event) -> bool:
+        """Tell whether `event` is by somebody whom this client does not want to hear."""
+        return bool(self.ignored) and fold(event.sender) in self.ignored
 
     def answer(self, text: str) -> None:
         """Answer a command; `text` may have several lines."""

@@ -82,7 +82,8 @@ def _port(value: object) -> str:
     port = str(value)
     if isinstance(value, bool) or not isinstance(value, str | int) or not port.strip():
         raise ValueError("must be a port number or an endpoint")
-    if port.lstrip("+-").isdigit() and not (port.isdigit() and int(port[:20]) <= 65535):
+    digits = port.lstrip("+-")
+    if digits.isdigit() and not (port.isascii() and port == digits and int(port[:20]) <= 65535):
         raise ValueError("must be a port number from 0 to 65535")
     return port
 
@@ -168,11 +169,16 @@ class Settings:
             try:
                 with Path(text[1:]).open("rb") as file:
                     content = file.read(MOTD_LENGTH + 1)
-                text = content.decode()
-            except (OSError, ValueError) as error:
+            except OSError as error:
                 raise SettingError(f"--motd: cannot read {text[1:]!r}: {_reason(error)}") from None
-        if len(text.encode()) > MOTD_LENGTH:
+        else:
+            content = text.encode(errors="surrogateescape")
+        if len(content) > MOTD_LENGTH:
             raise SettingError(f"--motd: has more than {MOTD_LENGTH} bytes")
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            raise SettingError("--motd: is not UTF-8") from None
         return "\n".join(clean(line) for line in text.splitlines())
 
 

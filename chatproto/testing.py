@@ -29,6 +29,9 @@ from chatproto.stores.memory import LocalNames, MemoryDirectory, MemoryLog
 START = 1_700_000_000.0
 """The Unix time, in seconds, at which a world begins."""
 
+READ = 64 * 1024
+"""Bytes that are read at a time, as from a socket."""
+
 
 class MemoryTransport(StringTransport):
     """A transport whose peer is a `Client`; it closes when it is told to."""
@@ -60,6 +63,7 @@ class Client:
     def __init__(self, world: World, protocol: Any, address: IAddress) -> None:
         """Connect `protocol` to this client."""
         self._world = world
+        self._backlog = b""
         self.protocol = protocol
         self.transport = MemoryTransport(address)
         protocol.makeConnection(self.transport)
@@ -78,8 +82,15 @@ class Client:
         self._world.turn()
 
     def feed(self, data: bytes) -> None:
-        """Send `data` without letting the server have its turn."""
-        self.protocol.dataReceived(data)
+        """Send `data` without letting the server have its turn; nowhere, when it has hung up."""
+        self._backlog += data
+        self.pump()
+
+    def pump(self) -> None:
+        """Hand over what waits, if the server reads."""
+        while self._backlog and self.is_connected and self.transport.producerState == "producing":
+            data, self._backlog = self._backlog[:READ], self._backlog[READ:]
+            self.protocol.dataReceived(data)
 
     def received(self) -> bytes:
         """Return what the server has sent since this was last asked."""
@@ -116,6 +127,8 @@ class Client:
         return self.transport.producer
 
     def _lose(self, reason: Exception) -> None:
+        if not self.is_connected:
+            return
         self.transport.disconnected = True
         if self.transport.producer is not None:
             self.transport.producer.stopProducing()
@@ -156,6 +169,7 @@ class World:
         for _ in range(turns):
             self.clock.advance(0)
             for client in self.clients:
+                client.pump()
                 client.finish_closing()
 
     def wait(self, seconds: float) -> None:
@@ -164,4 +178,4 @@ class World:
         self.turn()
 
 
-__all__ = ["START", "Client", "MemoryTransport", "World"]
+__all__ = ["READ", "START", "Client", "MemoryTransport", "World"]

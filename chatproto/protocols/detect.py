@@ -22,24 +22,26 @@ class Speaks(Enum):
 
 
 _REQUEST_LINE = re.compile(rb"[A-Z]{3,20} \S+ HTTP/\d")  # RFC 9112, section 3
+_REQUEST_START = re.compile(rb"[A-Z]{3,20} (/|\*|[a-z]+:)")  # with any of its request targets
 _IRC_LINE = re.compile(rb"(CAP|NICK|PASS|USER) ")  # RFC 2812, section 3.1, in capitals
 _TLS_HANDSHAKE = b"\x16\x03"  # RFC 8446, section 5.1: handshake, version 3.x
 _SSH_IDENT = b"SSH-"  # RFC 4253, section 4.2
 
 
-def detect(first: bytes) -> Speaks | None:
+def detect(first: bytes, *, cut: bool = False) -> Speaks | None:
     """Return what a client speaks whose first bytes are `first`, None while that is open.
 
-    TLS is known by its second byte, everything else by its first line.
+    TLS is known by its second byte, everything else by its first line. With `cut`, `first` is the
+    beginning of a line that is too long to be kept.
     """
     if first.startswith(_TLS_HANDSHAKE):
         return Speaks.TLS
     if _TLS_HANDSHAKE.startswith(first):
         return None
     line, end, _ = first.partition(b"\n")
-    if not end:
+    if not end and not cut:
         return None
-    if _REQUEST_LINE.match(line):
+    if (_REQUEST_START if cut else _REQUEST_LINE).match(line):
         return Speaks.HTTP
     if line.startswith(_SSH_IDENT):
         return Speaks.SSH

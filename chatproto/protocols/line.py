@@ -117,9 +117,6 @@ class ChatProtocol(Connection, LineReceiver):
         self.lines_in += 1
         if line.endswith(b"\r"):
             line = line[:-1]
-            if self.lines_in == 1:
-                self.delimiter = b"\r\n"
-                self._door.hub.recode(self.session, CRLF)
         session, hub = self.session, self._door.hub
         session.last_heard = hub.seconds()
         try:
@@ -151,13 +148,15 @@ class ChatProtocol(Connection, LineReceiver):
 
     def _decide(self) -> bool:
         """Tell whether this is a client of ours; refuse it when it is not."""
-        speaks = detect(self._input.peek())
+        head = self._input.head
+        speaks = detect(head, cut=True) if head else detect(self._input.peek())
         if speaks is None:
             return False
         if speaks is not Speaks.LINE:
             self.refuse(f"{speaks.value} is not spoken here", REFUSALS[speaks])
             return False
         self._undecided = False
+        self._input.expect_lines()
         return True
 
     def _read_lines(self) -> None:
@@ -168,13 +167,7 @@ class ChatProtocol(Connection, LineReceiver):
                 return
             if self._is_held():
                 return
-            try:
-                line = self._input.take()
-            except ChatError as error:
-                self.lines_in += 1
-                self.session.error(error.sentence)
-            else:
-                self.lineReceived(line)
+            self._read_line()
             if self._waiting is not None:
                 self._pause()
                 self._waiting.addBoth(lambda _: self._go_on())
@@ -183,11 +176,27 @@ class ChatProtocol(Connection, LineReceiver):
                 return
         self._go_on()
 
+    def _read_line(self) -> None:
+        first = not self.lines_in
+        try:
+            line, error = self._input.take(), None
+        except ChatError as too_long:
+            self.lines_in += 1
+            line, error = b"", too_long
+        if first and self._input.crlf:
+            self.delimiter = b"\r\n"
+            self._door.hub.recode(self.session, CRLF)
+        if error is None:
+            self.lineReceived(line)
+        else:
+            self.session.error(error.sentence)
+
     def _is_held(self) -> bool:
         """Tell whether the next line has to wait, and see to it that it is looked at again."""
         outbox = self.session.outbox
         if outbox.dead:
-            if not commands.speaks(self._input.peek()):
+            off = self._door.settings.nicknames == "off"
+            if not off and not commands.speaks(self._input.peek()):
                 # Nobody is left to read the answer, and a name must not outlive its client.
                 self.cut("gone while its commands waited")
                 return True
@@ -218,12 +227,14 @@ class ChatProtocol(Connection, LineReceiver):
 
     def _last_line(self) -> None:
         """Take a last line without an ending, unless it began something that is not ours."""
-        rest = self._input.peek()
-        if rest and not (self._undecided and detect(rest + b"\n") is not Speaks.LINE):
-            try:
-                self.lineReceived(self._input.take_rest())
-            except ChatError as error:
-                self.session.error(error.sentence)
+        if not self._input.has_rest():
+            return
+        if self._undecided and detect(self._input.peek() + b"\n") is not Speaks.LINE:
+            return
+        try:
+            self.lineReceived(self._input.take_rest())
+        except ChatError as error:
+            self.session.error(error.sentence)
 
     def _go_on(self, wait: float = 0.0) -> None:
         """Look at the buffer again in `wait` seconds, and read nothing more until then."""

@@ -14,15 +14,33 @@ from chatproto.protocols.telnet import Telnet
 ENDLESS: Final = 64 * 1024
 """Bytes without a line end after which the connection is given up."""
 
+HEAD: Final = 4096
+"""Bytes kept of a first line, or of one that is too long, to see what it is."""
+
 
 class LineBuffer:
     """What one client has sent and nobody has taken yet."""
 
-    __slots__ = ("_at", "_buffer", "_discarded", "_max_line", "_searched", "_telnet")
+    __slots__ = (
+        "_at",
+        "_buffer",
+        "_discarded",
+        "_keep",
+        "_max_line",
+        "_searched",
+        "_telnet",
+        "crlf",
+        "head",
+    )
 
     def __init__(self, max_line: int) -> None:
         """Give out lines of at most `max_line` bytes, not counting the line end."""
+        self.crlf = False
+        """Whether the line that was taken last ended in CRLF."""
+        self.head = b""
+        """The beginning of a line that is too long, and whose end has not come."""
         self._max_line = max_line
+        self._keep = max(max_line + 2, HEAD)
         self._telnet = Telnet()
         self._buffer = b""
         self._at = 0  # where the next line starts
@@ -42,6 +60,10 @@ class LineBuffer:
         if not self.has_line():
             self._bound_rest()
 
+    def expect_lines(self) -> None:
+        """Keep no more of a line than is allowed: now it is known that these are lines."""
+        self._keep = self._max_line + 2  # a CR may still belong to the line's end
+
     def has_line(self) -> bool:
         """Tell whether a complete line is there."""
         return self._find() >= 0
@@ -56,16 +78,21 @@ class LineBuffer:
         start, self._at = self._at, end + 1
         self._searched = self._at
         length = end - start
+        self.crlf = length > 0 and self._buffer[end - 1] == 0x0D
         if self._discarded or length > self._max_line:
             self._check(self._buffer[start:end])
         return self._buffer[start:end]
 
     def take_rest(self) -> bytes:
         """Take what is there of a line that has no end; raises `LineTooLong`."""
-        rest = self._buffer[self._at :]
-        self.clear()
+        rest, self._buffer = self._buffer[self._at :], b""
+        self._at = self._searched = 0
         self._check(rest)
         return rest
+
+    def has_rest(self) -> bool:
+        """Tell whether a line has begun whose end has not come."""
+        return self._at < len(self._buffer) or self._discarded > 0
 
     def pending(self) -> int:
         """Count the complete lines that are there."""
@@ -74,10 +101,13 @@ class LineBuffer:
     def clear(self) -> None:
         """Forget what is there."""
         self._buffer = b""
-        self._at = self._searched = 0
+        self._at = self._searched = self._discarded = 0
+        self.head = b""
 
     def drop_rest(self) -> None:
         """Forget what is there of a line that has no end."""
+        self._discarded = 0
+        self.head = b""
         self._buffer = self._buffer[: self._buffer.rfind(b"\n") + 1]
         self._searched = min(self._searched, len(self._buffer))
 
@@ -96,15 +126,19 @@ class LineBuffer:
     def _check(self, end_of_line: bytes) -> None:
         length = self._discarded + len(end_of_line) - end_of_line.endswith(b"\r")
         self._discarded = 0
+        self.head = b""
         if length > self._max_line:
             raise LineTooLong(
                 f"this line has {length} bytes, at most {self._max_line} are allowed: not sent"
             )
 
     def _bound_rest(self) -> None:
-        """Count instead of keep, once the line is too long with or without a CR at its end."""
-        if self._discarded or len(self._buffer) > self._max_line + 1:
-            self._discarded += len(self._buffer)
-            self.clear()
-            if self._discarded > ENDLESS:
+        """Count a line that is too long instead of keeping it."""
+        if self._discarded or len(self._buffer) >= self._keep:
+            self.head = self.head or self._buffer[:HEAD]
+            kept = b"\r" if self._buffer.endswith(b"\r") else b""  # it may belong to the line end
+            self._discarded += len(self._buffer) - len(kept)
+            self._buffer = kept
+            self._searched = 0
+            if self._discarded >= ENDLESS:
                 raise StreamError(f"{ENDLESS} bytes without a line end")

@@ -72,8 +72,8 @@ class Telnet:
         found = data.find(b"\xff", at)
         end = len(data) if found < 0 else found
         self._inside += end - at
-        if self._inside > SUBNEGOTIATION:
-            raise StreamError(f"a telnet negotiation of more than {SUBNEGOTIATION} bytes")
+        if self._inside >= SUBNEGOTIATION:
+            raise StreamError(f"a telnet negotiation of {SUBNEGOTIATION} bytes without an end")
         if found < 0:
             return end
         if found + 1 == len(data):

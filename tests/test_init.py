@@ -1,0 +1,185 @@
+"""The public face, and the way the imports point."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import chatproto
+
+PACKAGE = Path(chatproto.__file__).parent
+
+CORE = [
+    "model",
+    "errors",
+    "text",
+    "codec",
+    "pacing",
+    "stores",
+    "stores.memory",
+    "stores.ring",
+    "session",
+    "cursor",
+    "room",
+    "hub",
+    "commands",
+]
+"""The modules of the core, and those that may not know more than it."""
+
+TWISTED_IN_CORE = {
+    "twisted.internet.defer",
+    "twisted.internet.interfaces",
+    "twisted.logger",
+    "twisted.python.failure",
+}
+"""What of Twisted the core may use: results that take time, interfaces, words in the log."""
+
+STANDARD_IN_CORE = {
+    "__future__",
+    "bisect",
+    "collections",
+    "enum",
+    "inspect",
+    "itertools",
+    "operator",
+    "re",
+    "typing",
+}
+"""What of the standard library the core may use: nothing that knows of time or the network."""
+
+
+def modules() -> dict[str, Path]:
+    """Return the file of each module of the package, by its full name."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the full name of each module that a file imports when it is imported itself."""
+    for node in _run_on_import(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None
+            assert not node.level, "imports are absolute"
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name in MODULES or _is_module(name) else node.module
+
+
+def _run_on_import(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes below `node` but for functions and what is there for type checkers."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield child
+            yield from _run_on_import(child)
+
+
+def _is_module(name: str) -> bool:
+    parent = name.rpartition(".")[0]
+    if not parent.startswith("twisted"):
+        return False
+    spec = find_spec(parent)
+    return (
+        spec is not None and spec.submodule_search_locations is not None and bool(find_spec(name))
+    )
+
+
+def in_a_fresh_python(code: str) -> str:
+    """Run `code` in a process of its own, and return what it prints."""
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not result.stderr
+    assert result.returncode == 0
+    return result.stdout
+
+
+def test_the_public_face() -> None:
+    """The package offers the factory, its settings and the version, and nothing more."""
+    assert sorted(chatproto.__all__) == ["ChatFactory", "Settings", "__version__"]
+    offered = {
+        name
+        for name, value in vars(chatproto).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+    assert offered == {"ChatFactory", "Settings"}
+
+
+def test_the_version() -> None:
+    """The version is one that packages can have."""
+    assert re.fullmatch(r"\d+\.\d+\.\d+", chatproto.__version__)
+
+
+def test_the_package_is_typed() -> None:
+    """Type checkers of other programs take our types."""
+    assert (PACKAGE / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("module", ["chatproto", "chatproto.tap", "chatproto.testing"])
+def test_importing_installs_no_reactor(module: str) -> None:
+    """Whoever imports us can still choose a reactor."""
+    code = f"import sys, {module}; print('twisted.internet.reactor' in sys.modules)"
+    assert in_a_fresh_python(code) == "False\n"
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_knows_no_transport(module: str) -> None:
+    """The core imports no protocol, no socket, no reactor and no clock: they are passed in."""
+    names = set(imports(MODULES[f"chatproto.{module}"]))
+    ours = {name for name in names if name.split(".")[0] == "chatproto"}
+    assert ours <= {f"chatproto.{name}" for name in [*CORE, "outbox"]}
+    others = names - ours
+    assert {name for name in others if name.startswith("twisted")} <= TWISTED_IN_CORE
+    rest = {name.split(".")[0] for name in others if not name.startswith("twisted")}
+    assert rest <= STANDARD_IN_CORE
+
+
+def test_stores_know_only_the_model() -> None:
+    """Stores import the model and the ports, each other's parts, and nothing else of ours."""
+    for name, path in MODULES.items():
+        if name.startswith("chatproto.stores"):
+            ours = {other for other in imports(path) if other.startswith("chatproto")}
+            assert all(
+                other == "chatproto.model" or other.startswith("chatproto.stores") for other in ours
+            )
+
+
+def test_arrows_point_one_way() -> None:
+    """No module imports, over however many others, one that imports it."""
+    graph = {
+        name: {other for other in imports(path) if other in MODULES and other != "chatproto"}
+        for name, path in MODULES.items()
+    }
+    order = [*TopologicalSorter(graph).static_order()]  # raises CycleError when there is a circle
+    assert set(order) == set(MODULES)
+
+
+def test_only_the_edge_imports_the_reactor() -> None:
+    """Time and reactor arrive as arguments: no module imports the reactor when it is imported."""
+    assert not [
+        name for name, path in MODULES.items() if "twisted.internet.reactor" in imports(path)
+    ]
