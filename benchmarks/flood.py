@@ -5,9 +5,10 @@ from __future__ import annotations
 from benchmarks.crowd import Crowd
 
 FLOOD_BYTES = 1 << 16
-FLOOD_INTERVAL = 0.1
-"""Seconds from one flood to the next: a stall of 1 ms per flood then touches one line in a
-hundred, which is where a 99th percentile begins to see it."""
+FLOOD_INTERVAL = 1.5
+"""Seconds from one flood to the next. A server that takes the flood in slices is busy with it for
+about a second, so a 99th percentile sees mostly what others have to wait meanwhile. Closer floods
+would only fill the buffers of the kernel, which then take minutes to empty."""
 
 
 class Flood:

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import Any, Final, cast
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import LoopingCall
@@ -187,7 +187,14 @@ class ChatFactory(Factory):
         self.stopping = True
         for protocol in self.protocols:
             protocol.stop_reading()
-        deadline = self.clock.callLater(self.settings.drain, self.cut_all)
+        closing = self.hub.close()
+
+        def expire() -> None:
+            if not closing.called:  # the log has not answered
+                closing.cancel()
+            self.cut_all()
+
+        deadline = self.clock.callLater(self.settings.drain, expire)
 
         def say_goodbye(_: object) -> Deferred[None]:
             self._empty = Deferred()
@@ -200,7 +207,8 @@ class ChatFactory(Factory):
                 deadline.cancel()
             return self.hub.stop()
 
-        return self.hub.close().addCallback(say_goodbye).addCallback(drained)
+        closing.addErrback(lambda failure: failure.trap(CancelledError))
+        return closing.addCallback(say_goodbye).addCallback(drained)
 
     def cut_all(self) -> None:
         """End every connection at once, whatever is still queued."""

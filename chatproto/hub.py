@@ -226,8 +226,8 @@ class Hub:
 
     def _append(self, draft: Draft) -> None:
         if self._open:
-            self._appended += 1
             self._log.append((draft,))
+            self._appended += 1
 
     def _room(self, name: str) -> Room:
         room = self.rooms.get(name)

@@ -13,11 +13,11 @@ from twisted.internet.defer import Deferred
 
 from chatproto.codec import Codec
 from chatproto.model import Event
-from chatproto.outbox import Outbox
 from chatproto.text import fold
 
 if TYPE_CHECKING:
     from chatproto.cursor import Cursor
+    from chatproto.outbox import Outbox
 
 HangUp = Callable[[str], None]
 """Ends a client's connection once all that was sent to it is out; takes the reason, for the log."""

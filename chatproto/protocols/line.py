@@ -30,7 +30,7 @@ from chatproto.protocols.linebuffer import LineBuffer
 from chatproto.protocols.linecodec import CRLF, LF
 from chatproto.text import decode
 
-LINES_PER_TURN: Final = 64
+LINES_PER_TURN: Final = 32
 """Lines of one client that are processed before others get their turn."""
 
 LOGIN: Final = 60.0
@@ -110,7 +110,7 @@ class ChatProtocol(Connection, LineReceiver):
         if self._undecided and not self._decide():
             return
         if self._next_turn is None and self._waiting is None and not self._door.stopping:
-            self._read_lines()
+            self._process()
 
     def lineReceived(self, line: bytes) -> None:
         """Say a line, or do what it asks for; the line comes without its LF."""
@@ -243,8 +243,11 @@ class ChatProtocol(Connection, LineReceiver):
             self._next_turn = self._door.clock.callLater(wait, self._take_turn)
 
     def _take_turn(self) -> None:
-        """Go on with the buffer; an error ends this client only."""
         self._next_turn = None
+        self._process()
+
+    def _process(self) -> None:
+        """Go on with the buffer; an error ends this client only."""
         try:
             self._read_lines()
         except Exception:
