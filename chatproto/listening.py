@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 from collections.abc import Sequence
 from typing import Any, Final
@@ -21,6 +22,11 @@ from chatproto.errors import StartError
 
 BACKLOG: Final = 1024
 """Connections that the kernel holds until they are accepted; Linux cuts it to somaxconn."""
+
+_UNIX_PATH: Final = re.compile(r"(?<=^unix:)(?!/|\w+=)[^:]+|(?<=^unix:address=)(?!/)[^:]+")
+"""The relative path in an endpoint string of a Unix socket."""
+
+_IN_USE: Final = "the port is in use already"
 
 
 def open_ports(
@@ -38,6 +44,18 @@ def open_ports(
             close_now(reactor, opened)
             raise StartError(f"--port {port}: {_reason(port, error)}") from None
     return opened
+
+
+def take_locks(ports: Sequence[IListeningPort]) -> None:
+    """Put this process's id into the lock files of Unix sockets, after it has become a daemon.
+
+    Without that the lock would name a process that has ended, and would not be removed.
+    """
+    for port in ports:
+        lock = getattr(port, "lockFile", None)
+        if lock is not None and os.path.lexists(lock.name):
+            os.unlink(lock.name)
+            lock.lock()
 
 
 def close_now(reactor: Any, ports: Sequence[IListeningPort]) -> None:
@@ -63,6 +81,8 @@ def _open(reactor: Any, port: str, factory: IProtocolFactory) -> IListeningPort:
     if port.isdigit():
         return _open_number(reactor, int(port), factory)
     results: list[IListeningPort | Failure] = []
+    # Absolute, as a daemon may change its folder before it removes the socket.
+    port = _UNIX_PATH.sub(lambda path: os.path.join(os.getcwd(), path[0]), port)
     serverFromString(reactor, port).listen(factory).addBoth(results.append)
     if not results:
         raise ValueError("this kind of endpoint takes its time to listen; it cannot be used here")
@@ -90,8 +110,10 @@ def _reason(port: str, error: Exception) -> str:
         error = error.socketError
     if isinstance(error, TypeError):
         return "this kind of endpoint needs other arguments"
+    if str(error) == "Cannot acquire lock":  # a Unix socket's; Twisted has no type for it
+        return _IN_USE
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        return "the port is in use already"
+        return _IN_USE
     if isinstance(error, OSError) and error.strerror:
         # Some errors name a file that the user has never heard of, such as a lock.
         named = str(error.filename)

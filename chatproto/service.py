@@ -14,7 +14,7 @@ from twisted.python.components import Componentized
 
 from chatproto.errors import ChatError
 from chatproto.factory import ChatFactory
-from chatproto.listening import shown
+from chatproto.listening import shown, take_locks
 from chatproto.logs import Logging
 
 log = Logger()
@@ -51,6 +51,11 @@ class ChatService(Service):
             # twistd asks the application for an observer before it makes one of its own.
             parent.setComponent(ILogObserver, self._logging.observer())
         super().setServiceParent(parent)
+
+    def privilegedStartService(self) -> None:
+        """Make the ports' files our own: since they were opened we may have become a daemon."""
+        super().privilegedStartService()
+        take_locks(self._ports)
 
     def startService(self) -> None:
         """Say where we listen, and listen to signals."""

@@ -7,6 +7,7 @@ programs, go through the same check.
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -71,6 +72,12 @@ def _text(value: object) -> str:
     return value
 
 
+def _text_or_file(value: object) -> str:
+    text = _text(value)
+    # Absolute, as a daemon may change its folder before it reads the file again.
+    return "@" + os.path.abspath(text[1:]) if text.startswith("@") else text
+
+
 def _ports(value: object) -> tuple[str, ...]:
     ports = (value,) if isinstance(value, str | int) else value
     if not isinstance(ports, list | tuple) or not ports:
@@ -114,7 +121,7 @@ class Settings:
         "WHEN",
     )
     motd: str = _setting(
-        "", _text, "message of the day: a text, or @FILE; sent on connecting", "TEXT"
+        "", _text_or_file, "message of the day: a text, or @FILE; sent on connecting", "TEXT"
     )
     burst: int = _setting(100, whole(1, 1_000_000), "lines that one client may send at once [%s]")
     rate: float = _setting(

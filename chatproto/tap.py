@@ -6,6 +6,7 @@ error, exit status 1, no pid file and no log file left behind.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 import chatproto
-from chatproto.errors import ChatError
+from chatproto.errors import ChatError, StartError
 from chatproto.factory import ChatFactory
 from chatproto.listening import close_now, open_ports
 from chatproto.logs import Logging
@@ -82,11 +83,22 @@ class Options(usage.Options):
         twistd: Any = getattr(self, "parent", None)
         if twistd is None or "logfile" not in twistd:
             return
+        if twistd.get("pidfile"):
+            _check_folder("--pidfile", twistd["pidfile"])
         if not twistd.get("syslog") and not twistd.get("logger"):
             self.owns_log = True
             path = twistd["logfile"]
             if path != "-" and (path or not twistd.get("nodaemon")):
                 self.log_path = path or "twistd.log"
+
+
+def _check_folder(flag: str, path: str) -> None:
+    """Find out now what twistd would end with a traceback for."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise StartError(f"{flag} {path}: {os.strerror(errno.ENOENT)}")
+    if not os.access(folder, os.W_OK):
+        raise StartError(f"{flag} {path}: {os.strerror(errno.EACCES)}")
 
 
 def makeService(options: Options) -> IService:

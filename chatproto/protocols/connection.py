@@ -92,8 +92,9 @@ class Connection:
 
     def stop_reading(self) -> None:
         """The server stops: take no more input from this client (see `Door.stopping`)."""
-        self._stop_turns()
-        self._pause()
+        if not self._why:
+            self._stop_turns()
+            self._pause()
 
     def say_goodbye(self) -> None:
         """The server stops: once the client has what it missed, say so and hang up."""
@@ -181,9 +182,8 @@ class Connection:
         self._stop_turns()
         self._door.hub.disconnect(self.session)
         self._due(seconds, why)
+        self._resume()  # to see the peer close
         self.session.outbox.end(linger=linger)
-        if linger:
-            self._resume()
 
     def _gone(self) -> None:
         """Nothing is left of this client."""
