@@ -27,6 +27,9 @@ LISTED: Final = 1000
 IGNORED: Final = 100
 """Nicks that one client can ignore."""
 
+EFFORT: Final = 20
+"""Lines of history that cost as much of a client's pace as a line that it sends."""
+
 HISTORY_DEFAULT: Final = 20
 """Lines of history when no number is given."""
 
@@ -40,11 +43,11 @@ def run(hub: Hub, session: Session, line: str) -> Coroutine[Deferred[Any], Any, 
     return command(hub, session, rest.strip())
 
 
-def speaks(line: bytes) -> bool:
+def speaks(line: str) -> bool:
     """Tell whether `line` says something to others, rather than asking the server something."""
-    if not line.startswith(b"/") or line.startswith(b"//"):
+    if not line.startswith("/") or line.startswith("//"):
         return True
-    return line[1:].partition(b" ")[0].lower() in (b"me", b"msg", b"reply")
+    return line[1:].partition(" ")[0].lower() in ("me", "msg", "reply")
 
 
 def use(command: Command) -> str:
@@ -219,7 +222,7 @@ def ignore(hub: Hub, session: Session, rest: str) -> None:
         raise CommandError("that is you")
     if len(session.ignored) >= IGNORED:
         raise CommandError(f"you can ignore {IGNORED} people at most")
-    hub.ignore(session, session.ignored | {fold(rest)})
+    hub.ignore(session, rest)
     session.answer(f"you no longer see {rest}")
 
 
@@ -230,9 +233,8 @@ def unignore(hub: Hub, session: Session, rest: str) -> None:
     """
     if not rest:
         raise WrongUse(f"use: {use(unignore)}")
-    if fold(rest) not in session.ignored:
+    if not hub.unignore(session, rest):
         raise NoSuchNick(f"you do not ignore {shorten(rest, 32)}")
-    hub.ignore(session, session.ignored - {fold(rest)})
     session.answer(f"you see {rest} again")
 
 
@@ -248,6 +250,7 @@ async def history(hub: Hub, session: Session, rest: str) -> None:
     if not events:
         session.answer("nothing has been said here yet")
         return
+    session.effort += len(events) // EFFORT
     for piece in batches(events):
         session.answer("\n".join(session.codec.past(event) for event in piece))
         await session.flushed()

@@ -53,7 +53,7 @@ class Cursor:
         """Read on from the position, unless that is already under way."""
         if self.reading is None and self in self.session.behind:
             reading = self.reading = self.room.stretch_after(self)
-            reading.addCallbacks(self._read, self._failed)
+            reading.addCallback(self._read).addErrback(self._failed)
 
     def leave(self) -> None:
         """Stop reading: the session has left the room."""
@@ -96,5 +96,5 @@ class Cursor:
     def _failed(self, failure: Failure) -> None:
         self.reading = None
         if failure.check(CancelledError) is None:
-            log.failure("client {client} cannot read the log", failure, client=self.session.id)
-            self.session.hang_up("the log could not be read")
+            log.failure("client {client} failed to catch up", failure, client=self.session.id)
+            self.session.hang_up("an error in the server")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -15,7 +16,7 @@ from twisted.logger import Logger
 
 from chatproto.address import Peer, peer
 from chatproto.hub import Hub
-from chatproto.protocols.connection import CLOSE, Connection
+from chatproto.protocols.connection import CLOSE, ClientConnection
 from chatproto.protocols.line import ChatProtocol
 from chatproto.protocols.linecodec import LF
 from chatproto.settings import Settings
@@ -26,6 +27,10 @@ from chatproto.text import TRANSFORMS
 SPARE_FILES: Final = 64
 """Open files left for everything that is not a client: ports, logs, the store, refusals."""
 
+REFUSALS: Final = 32
+"""Clients that are being told why they cannot come in; more are closed without a word, so that
+they do not use up the open files of the others."""
+
 log = Logger()
 
 
@@ -34,10 +39,11 @@ class Refusal(Protocol):
 
     transport: Any
 
-    def __init__(self, sentence: str, clock: IReactorTime) -> None:
-        """Say `sentence`; `clock` gives the deadline."""
+    def __init__(self, sentence: str, clock: IReactorTime, gone: Callable[[], None]) -> None:
+        """Say `sentence`; `clock` gives the deadline, `gone` is called when it is closed."""
         self._sentence = sentence
         self._clock = clock
+        self._gone = gone
 
     def connectionMade(self) -> None:
         """Say it and close, at the latest when the peer has not taken it in time."""
@@ -47,6 +53,7 @@ class Refusal(Protocol):
 
     def connectionLost(self, reason: object = None) -> None:
         """It is gone."""
+        self._gone()
         if self._deadline.active():
             self._deadline.cancel()
 
@@ -76,15 +83,16 @@ class ChatFactory(Factory):
             clock = cast(IReactorTime, reactor)
         self.settings = settings or Settings()
         self.clock = clock
-        self.protocols: set[Connection] = set()
+        self.protocols: set[ClientConnection] = set()
         """The protocols of the clients that are connected."""
         self.motd = self.settings.read_motd()
         self.stopping = False
         self.hub = Hub(
             store or memory_store(clock, time.time), clock, TRANSFORMS[self.settings.transform]
         )
-        self._peers: dict[Connection, Peer] = {}
         self._per_address: Counter[str] = Counter()
+        self._refusing = 0
+        self._closing: Deferred[None] | None = None
         self._empty: Deferred[None] | None = None
         self._sweep = LoopingCall(self.close_stalled)
         self._sweep.clock = clock
@@ -107,43 +115,51 @@ class ChatFactory(Factory):
         """No port is left."""
         self._sweep.stop()
 
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        """Return the protocol of a new client, or the one that tells it why not."""
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        """Return the protocol of a new client, or the one that tells it why not.
+
+        None, which closes the connection at once, when too many are being told already.
+        """
         client = peer(addr)
         reason = self._reason_against(client)
         if reason:
+            if self._refusing >= REFUSALS:
+                return None
             log.info(
                 "refused {address}: {reason}",
                 event="refused",
                 address=client.shown,
                 reason=reason,
             )
-            return Refusal(reason, self.clock)
-        protocol = ChatProtocol(self, client.shown)
+            self._refusing += 1
+            return Refusal(reason, self.clock, self._refused)
+        protocol = ChatProtocol(self, client)
         protocol.factory = self
-        self._peers[protocol] = client
         return protocol
+
+    def _refused(self) -> None:
+        self._refusing -= 1
 
     # The protocols' side.
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: ClientConnection) -> None:
         """Take note of a new connection."""
         self.protocols.add(connection)
-        counted = self._peers[connection].counted
+        counted = connection.peer.counted
         if counted is not None:
             self._per_address[counted] += 1
         log.info(
             "client {client} accepted from {address}: {count} connected",
             event="accepted",
             client=connection.session.id,
-            address=connection.address,
+            address=connection.peer.shown,
             count=len(self.protocols),
         )
 
-    def closed(self, connection: Connection, why: str) -> None:
+    def closed(self, connection: ClientConnection, why: str) -> None:
         """Take note that a connection is gone."""
         self.protocols.discard(connection)
-        counted = self._peers.pop(connection).counted
+        counted = connection.peer.counted
         if counted is not None:
             self._per_address[counted] -= 1
             if not self._per_address[counted]:
@@ -154,7 +170,7 @@ class ChatFactory(Factory):
             "in {lines_in} lines, {bytes_in} bytes; out {lines_out} lines, {bytes_out} bytes",
             event="closed",
             client=session.id,
-            address=connection.address,
+            address=connection.peer.shown,
             why=why,
             seconds=round(self.clock.seconds() - session.connected_at, 1),
             lines_in=connection.lines_in,
@@ -173,7 +189,10 @@ class ChatFactory(Factory):
         for protocol in list(self.protocols):
             outbox = protocol.session.outbox
             if outbox.busy and now - outbox.progress >= self.settings.stall:
-                protocol.cut(f"accepted nothing for {self.settings.stall:g} s")
+                try:
+                    protocol.cut(f"accepted nothing for {self.settings.stall:g} s")
+                except Exception:  # or nobody would be looked at again
+                    log.failure("client {client} failed", client=protocol.session.id)
 
     def reload(self) -> None:
         """Read the message of the day again; raises `SettingError` and then keeps the old one."""
@@ -187,14 +206,8 @@ class ChatFactory(Factory):
         self.stopping = True
         for protocol in self.protocols:
             protocol.stop_reading()
-        closing = self.hub.close()
-
-        def expire() -> None:
-            if not closing.called:  # the log has not answered
-                closing.cancel()
-            self.cut_all()
-
-        deadline = self.clock.callLater(self.settings.drain, expire)
+        closing = self._closing = self.hub.close()
+        deadline = self.clock.callLater(self.settings.drain, self.end_now)
 
         def say_goodbye(_: object) -> Deferred[None]:
             self._empty = Deferred()
@@ -210,8 +223,10 @@ class ChatFactory(Factory):
         closing.addErrback(lambda failure: failure.trap(CancelledError))
         return closing.addCallback(say_goodbye).addCallback(drained)
 
-    def cut_all(self) -> None:
-        """End every connection at once, whatever is still queued."""
+    def end_now(self) -> None:
+        """Wait no longer while draining: end every connection, whatever is still queued."""
+        if self._closing is not None and not self._closing.called:  # the log has not answered
+            self._closing.cancel()
         left = list(self.protocols)
         if left:
             log.warn("cutting off {count} clients", event="cut", count=len(left))

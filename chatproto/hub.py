@@ -1,6 +1,6 @@
 """Who is here and what they may do: the only code that changes rooms and nicks.
 
-    protocol ─► hub.say(…) ─► log.append ┄(the end of the turn, or a commit)┄► hub.deliver ─► rooms
+    protocol ─► hub.say(…) ─► log.append ┄(the batch is complete)┄► hub.deliver ─► rooms
 
 Nothing is delivered on the way in: what the hub publishes comes back to it from the log, and that
 is the only way into a room.
@@ -9,7 +9,7 @@ is the only way into a room.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -40,7 +40,6 @@ class Hub:
         self._transform = transform
         self._log, self._directory, self._names = store
         self._nicks: dict[str, Session] = {}
-        self._ignoring: set[Session] = set()
         self._last_session = 0
         self._open = True
         self._appended = 0
@@ -61,7 +60,6 @@ class Hub:
         """Let the session's name and places go, with `words` of farewell; safe to call twice."""
         if self.sessions.pop(session.id, None) is None:
             return
-        self._ignoring.discard(session)
         self._leave_room(session, words)
         if session.inbox is not None:
             self._vacate(session.inbox.room, session)
@@ -111,8 +109,6 @@ class Hub:
         session.nick = nick
         if session.inbox is None:
             session.inbox = self._room(inbox(session.id)).enter(session)
-        for other in [other for other in self._ignoring if fold(old) in other.ignored]:
-            self.ignore(other, other.ignored | {key})  # a new name does not end it
         if session.place is None:
             return
         if old:
@@ -132,13 +128,13 @@ class Hub:
     def enter(self, session: Session, name: str = LOBBY) -> Room:
         """Move `session` to the room, and tell both rooms if it has a nick; raises `BadName`."""
         name = check_room(name)
-        if session.room != name:
+        if session.room != name and session.id in self.sessions:
             self._leave_room(session, "")
             room = self._room(name)
             session.place = room.enter(session)
             if session.nick:
                 self._publish(session, Kind.JOINED, here=len(room.members))
-        return self.rooms[name]
+        return self._room(name)
 
     def public_rooms(self) -> Iterator[Room]:
         """The rooms that somebody is in, in the order in which they were opened."""
@@ -176,13 +172,22 @@ class Hub:
             Draft(inbox(target.id), Kind.PRIVATE, session.nick, text, session.id, to=target.nick)
         )
 
-    def ignore(self, session: Session, folded_nicks: frozenset[str]) -> None:
-        """Let `session` neither see nor hear these nicks."""
-        session.ignored = folded_nicks
-        (self._ignoring.add if folded_nicks else self._ignoring.discard)(session)
-        for cursor in (session.place, session.inbox):
-            if cursor is not None:
-                cursor.room.choose(session)
+    def ignore(self, session: Session, nick: str) -> None:
+        """Let `session` neither see nor hear `nick`, nor who has it now under another nick."""
+        holder = self._nicks.get(fold(nick))
+        self._set_ignored(session, {**session.ignored, fold(nick): holder.id if holder else None})
+
+    def unignore(self, session: Session, nick: str) -> bool:
+        """Let `session` see and hear `nick` again; tell whether it did not."""
+        holder = self._nicks.get(fold(nick))
+        kept = {
+            ignored: session_id
+            for ignored, session_id in session.ignored.items()
+            if ignored != fold(nick) and not (holder is not None and session_id == holder.id)
+        }
+        changed = len(kept) < len(session.ignored)
+        self._set_ignored(session, kept)
+        return changed
 
     def recode(self, session: Session, codec: Codec) -> None:
         """Let `session` be sent another wire form from now on."""
@@ -222,12 +227,20 @@ class Hub:
     def _publish(
         self, session: Session, kind: Kind, text: str = "", *, sender: str = "", here: int = 0
     ) -> None:
+        if not session.room:
+            return  # it has left, and its last lines were still being read
         self._append(Draft(session.room, kind, sender or session.nick, text, session.id, here))
 
     def _append(self, draft: Draft) -> None:
         if self._open:
             self._log.append((draft,))
             self._appended += 1
+
+    def _set_ignored(self, session: Session, ignored: Mapping[str, int | None]) -> None:
+        session.ignored = ignored
+        for cursor in (session.place, session.inbox):
+            if cursor is not None:
+                cursor.room.choose(session)
 
     def _room(self, name: str) -> Room:
         room = self.rooms.get(name)

@@ -108,7 +108,7 @@ def _open_number(reactor: Any, number: int, factory: IProtocolFactory) -> IListe
 def _reason(port: str, error: Exception) -> str:
     if isinstance(error, CannotListenError):
         error = error.socketError
-    if isinstance(error, TypeError):
+    if isinstance(error, TypeError) and "argument" in str(error):  # of the endpoint's parser
         return "this kind of endpoint needs other arguments"
     if str(error) == "Cannot acquire lock":  # a Unix socket's; Twisted has no type for it
         return _IN_USE
@@ -116,6 +116,6 @@ def _reason(port: str, error: Exception) -> str:
         return _IN_USE
     if isinstance(error, OSError) and error.strerror:
         # Some errors name a file that the user has never heard of, such as a lock.
-        named = str(error.filename)
-        return f"{named}: {error.strerror}" if named in port else error.strerror
+        named = error.filename
+        return f"{named}: {error.strerror}" if named and str(named) in port else error.strerror
     return str(error).replace("\n", " ") or type(error).__name__

@@ -75,10 +75,15 @@ class LogFile:
     It is opened for appending, so that what an operator cuts off stays cut off.
     """
 
-    def __init__(self, path: str) -> None:
-        """Open `path` (made absolute: daemons change their folder) at its end."""
+    def __init__(self, path: str, owner: tuple[int, int] = (-1, -1)) -> None:
+        """Open `path` (made absolute: daemons change their folder) at its end.
+
+        `owner` is the user and group that the process is going to be, -1 for what it is.
+        """
         self.path = os.path.abspath(path)
         self._file = self._open()
+        if owner != (-1, -1):
+            os.fchown(self._file.fileno(), *owner)
 
     def write(self, text: str) -> None:
         """Append `text`."""
@@ -128,13 +133,15 @@ class Observer:
 class Logging:
     """The log of one process: where it goes, and how it is reopened."""
 
-    def __init__(self, path: str | None, form: str) -> None:
+    def __init__(self, path: str | None, form: str, owner: tuple[int, int] = (-1, -1)) -> None:
         """Write to the file at `path`, or to standard output; `form` is a key of `FORMS`.
+
+        `owner` is for `LogFile`.
 
         Raises `StartError` when the file cannot be opened.
         """
         try:
-            self.file = LogFile(path) if path else None
+            self.file = LogFile(path, owner) if path else None
         except OSError as error:
             raise StartError(f"--logfile {path}: {error.strerror}") from None
         self._form = FORMS[form]
@@ -153,11 +160,6 @@ class Logging:
         """Put the log file aside and go on in a new one."""
         if self.file is not None:
             self.file.rotate()
-
-
-def one_line(failure: Failure) -> str:
-    """Return what went wrong, in one line."""
-    return failure.getErrorMessage().translate(_ESCAPES).replace("\n", "\\n")
 
 
 def _traceback(event: LogEvent) -> str:

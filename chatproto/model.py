@@ -23,10 +23,6 @@ class Kind(Enum):
     PRIVATE = "private"
 
 
-SPOKEN: Final = frozenset({Kind.SAID, Kind.ACTION})
-"""The kinds that are part of a room's conversation."""
-
-
 class Draft(NamedTuple):
     """What a session wants in the log: an event that has no place in the order yet."""
 

@@ -42,11 +42,16 @@ class Transport(Protocol):
         """Let the producer go."""
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class Outbox:
     """What both kinds share: the queue, its count and the end."""
 
     __slots__ = (
         "_drained",
+        "_ended",
         "_ending",
         "_queue",
         "_seconds",
@@ -90,6 +95,7 @@ class Outbox:
         self._drained = drained
         self._queue: list[Data] = []
         self._ending: Callable[[], object] | None = None
+        self._ended: Callable[[], object] = _nothing
 
     def send(self, data: Data, lines: int) -> bool:
         """Send `data`, which has so many `lines`, unless the queue is above the high-water mark.
@@ -105,14 +111,15 @@ class Outbox:
         else:
             self.send(data, lines)
 
-    def end(self, *, linger: bool) -> None:
-        """Close the transport once all is sent.
+    def end(self, ended: Callable[[], object] = _nothing, *, linger: bool) -> None:
+        """Close the transport once all is sent, then call `ended`.
 
         With `linger` only our own direction is closed where the transport can do that: a peer that
         is still sending would otherwise be answered with a reset, and its system could throw away
         our last words with it (RFC 9112, section 9.6, tells the same of HTTP).
         """
         self._ending = self._half_close if linger else self._transport.loseConnection
+        self._ended = ended
         if not self.busy:
             self._finish()
 
@@ -155,6 +162,7 @@ class Outbox:
             # A transport with a producer never closes: it waits for the producer's last word.
             self._transport.unregisterProducer()
             ending()
+            self._ended()
 
 
 def _nowhere(data: Data) -> int:

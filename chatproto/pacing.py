@@ -12,6 +12,9 @@ class Pace(Protocol):
     def take(self) -> float:
         """Count one line and return 0, or return the seconds until there is room for it."""
 
+    def charge(self, lines: int) -> None:
+        """Count `lines` more; those that follow wait for them."""
+
     def is_rested(self) -> bool:
         """Tell whether a whole burst is free again."""
 
@@ -41,6 +44,10 @@ class TokenBucket:
         # Never less than a millisecond: a wait that rounds to nothing would spin.
         return max((1.0 - self._tokens) / self._rate, 0.001)
 
+    def charge(self, lines: int) -> None:
+        """Count `lines` more; those that follow wait for them."""
+        self._tokens -= lines
+
     def is_rested(self) -> bool:
         """Tell whether a whole burst is free again."""
         self._refill()
@@ -61,6 +68,9 @@ class Unpaced:
     def take(self) -> float:
         """Let every line pass."""
         return 0.0
+
+    def charge(self, lines: int) -> None:
+        """Count nothing."""
 
     def is_rested(self) -> bool:
         """There is nothing to recover from."""

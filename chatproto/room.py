@@ -23,12 +23,12 @@ from chatproto.model import Event, Page
 from chatproto.session import Session
 from chatproto.stores import Log
 
-BATCH_TEXT: Final = 64 * 1024
-"""Characters of text delivered as one piece of bytes; with the high-water mark it bounds what an
+BATCH_BYTES: Final = 64 * 1024
+"""Bytes delivered as one piece, at most about so many; with the high-water mark it bounds what an
 outbox can hold."""
 
 FORM: Final = 64
-"""Characters that the wire form of an event has beside its text, at most about so many."""
+"""Bytes that the wire form of an event has beside its text, at most about so many."""
 
 PAGE_EVENTS: Final = 256
 """Events that a catching-up session is given at a time."""
@@ -110,6 +110,8 @@ class Room:
     def go_live(self, cursor: Cursor) -> None:
         """Give a cursor that is at the head every batch from now on."""
         session = cursor.session
+        if self._stretches and not any(one.session.behind for one in self.members.values()):
+            self._stretches.clear()
         self._live.setdefault(session.codec, {})[session.id] = session.outbox.send
 
     def choose(self, session: Session) -> None:
@@ -181,12 +183,13 @@ class Room:
 
 
 def batches(events: Sequence[Event]) -> Iterator[Sequence[Event]]:
-    """Cut `events` into pieces of at most about `BATCH_TEXT` characters when written out."""
+    """Cut `events` into pieces of at most about `BATCH_BYTES` when written out."""
     start = size = 0
     for index, event in enumerate(events):
-        written = len(event.text) + FORM
+        text = event.text
+        written = FORM + (len(text) if text.isascii() else len(text.encode()))
         size += written
-        if size > BATCH_TEXT and index > start:
+        if size > BATCH_BYTES and index > start:
             yield events[start:index]
             start, size = index, written
     if start < len(events):

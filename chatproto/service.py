@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from twisted.application.service import IServiceCollection, Service
@@ -73,7 +74,7 @@ class ChatService(Service):
             )
         self._on_signal("SIGHUP", self.reload)
         if self._logging is not None:
-            self._on_signal("SIGUSR1", self._logging.rotate)
+            self._on_signal("SIGUSR1", partial(self._change_log, self._logging.rotate))
 
     def stopService(self) -> Deferred[Any]:
         """Take no new clients and let everyone go; fires when they are gone."""
@@ -85,22 +86,25 @@ class ChatService(Service):
             seconds=self.factory.settings.drain,
         )
         for name in ("SIGTERM", "SIGINT"):
-            self._on_signal(name, self.factory.cut_all)
+            self._on_signal(name, self.factory.end_now)
         closed = [Deferred.fromCoroutine(_close(port)) for port in self._ports]
         return DeferredList([*closed, self.factory.drain()])
 
     def reload(self) -> None:
         """Reopen the log file and read the message of the day again."""
-        try:
-            if self._logging is not None:
-                self._logging.reopen()
-        except OSError as error:
-            log.error("the log file cannot be reopened: {reason}", reason=error.strerror)
+        if self._logging is not None:
+            self._change_log(self._logging.reopen)
         try:
             self.factory.reload()
         except ChatError as error:
             log.error("kept the old message of the day: {reason}", reason=error.sentence)
         log.info("reloaded", event="reloaded")
+
+    def _change_log(self, change: Callable[[], None]) -> None:
+        try:
+            change()
+        except OSError as error:
+            log.error("the log file cannot be reopened: {reason}", reason=error.strerror)
 
     def _on_signal(self, name: str, action: Callable[[], object]) -> None:
         """Call `action` in the reactor when the signal comes."""

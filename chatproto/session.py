@@ -6,8 +6,9 @@ private messages to that nick are events. Its place in each room is a `Cursor`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 HangUp = Callable[[str], None]
 """Ends a client's connection once all that was sent to it is out; takes the reason, for the log."""
 
+NOBODY: Final[Mapping[str, int | None]] = MappingProxyType({})
+
 
 class Session:
     """One client. Slots only, because ten thousand of them may be idle."""
@@ -32,6 +35,7 @@ class Session:
         "behind",
         "codec",
         "connected_at",
+        "effort",
         "hang_up",
         "id",
         "ignored",
@@ -55,14 +59,17 @@ class Session:
         self.connected_at = now
         self.last_heard = now
         """When the client last said or asked something."""
+        self.effort = 0
+        """Lines that what it asked for counts for in its pace, beside its own."""
         self.nick = ""
         """The display name; empty for an anonymous client."""
         self.away = ""
         """Why it does not answer; empty when it does."""
         self.reply_to = 0
         """The id of the session that last wrote to it in private, 0 for none."""
-        self.ignored: frozenset[str] = frozenset()
-        """The folded nicks it does not want to hear."""
+        self.ignored: Mapping[str, int | None] = NOBODY
+        """The folded nicks it does not want to hear, and the id of the session that had each nick
+        then (or None), which stays ignored under another nick."""
         self.place: Cursor | None = None
         """Its place in its room; None before it has entered one."""
         self.inbox: Cursor | None = None
@@ -87,7 +94,9 @@ class Session:
 
     def ignores(self, event: Event) -> bool:
         """Tell whether `event` is by somebody whom this client does not want to hear."""
-        return bool(self.ignored) and fold(event.sender) in self.ignored
+        if not self.ignored:
+            return False
+        return fold(event.sender) in self.ignored or event.origin in self.ignored.values()
 
     def answer(self, text: str) -> None:
         """Answer a command; `text` may have several lines."""
@@ -108,7 +117,7 @@ class Session:
         """
         flushed: Deferred[None] = Deferred()
         self._waiters += (flushed,)
-        if not self.outbox.busy and not self.behind:
+        if self.outbox.dead or (not self.outbox.busy and not self.behind):
             self.release()
         return flushed
 

@@ -49,6 +49,8 @@ class Options(usage.Options):
     settings: Settings
     log_path: str | None = None
     """Where our log goes when it is a file."""
+    log_owner: tuple[int, int] = (-1, -1)
+    """The user and group that the log file is given to, -1 for our own."""
     owns_log: bool = False
     """Whether the log is ours: not twist's, not syslog, not an observer of the user's."""
 
@@ -87,7 +89,11 @@ class Options(usage.Options):
             _check_folder("--pidfile", twistd["pidfile"])
         if not twistd.get("syslog") and not twistd.get("logger"):
             self.owns_log = True
+            uid, gid = twistd.get("uid"), twistd.get("gid")
+            self.log_owner = (-1 if uid is None else uid, -1 if gid is None else gid)
             path = twistd["logfile"]
+            if path == "-" and not twistd.get("nodaemon"):
+                raise usage.UsageError("--logfile -: a daemon has no standard output; use -n")
             if path != "-" and (path or not twistd.get("nodaemon")):
                 self.log_path = path or "twistd.log"
 
@@ -109,7 +115,7 @@ def makeService(options: Options) -> IService:
         factory = ChatFactory(options.settings)
         ports = open_ports(reactor, options.settings.port, factory)
         try:
-            logging = Logging(options.log_path, options.settings.log_format)
+            logging = Logging(options.log_path, options.settings.log_format, options.log_owner)
         except ChatError:
             close_now(reactor, ports)
             raise

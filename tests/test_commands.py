@@ -556,17 +556,17 @@ def test_nothing_counts_after_quit(people: People) -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        (b"hello", True),
-        (b"", True),
-        (b"//list", True),
-        (b"/me waves", True),
-        (b"/MSG bob hi", True),
-        (b"/reply hi\nmore", True),
-        (b"/list", False),
-        (b"/nick x", False),
-        (b"/quit", False),
+        ("hello", True),
+        ("", True),
+        ("//list", True),
+        ("/me waves", True),
+        ("/MSG bob hi", True),
+        ("/reply hi\nmore", True),
+        ("/list", False),
+        ("/nick x", False),
+        ("/quit", False),
     ],
 )
-def test_what_speaks(line: bytes, says: bool) -> None:
+def test_what_speaks(line: str, says: bool) -> None:
     """What is said to others is told from what only asks the server for something."""
     assert speaks(line) is says

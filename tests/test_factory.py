@@ -431,13 +431,13 @@ def test_drain_in_no_time() -> None:
     assert drained
 
 
-def test_cut_all() -> None:
+def test_end_now() -> None:
     """Everybody can be cut at once, which ends a drain."""
     world, _, slow = slow_world()
     drained = drain(world)
     world.turn()
     assert not drained
-    world.factory.cut_all()
+    world.factory.end_now()
     world.turn()
     assert not slow.is_connected
     assert drained

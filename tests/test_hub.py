@@ -237,12 +237,39 @@ def test_ignoring_survives_a_new_name(hall: Hall, room: str) -> None:
     """Who is ignored stays so under a new name, wherever the two are."""
     alice, bob = hall.named("alice", room), hall.named("bob")
     hall.settle()
-    hall.hub.ignore(bob, frozenset({"alice"}))
+    hall.hub.ignore(bob, "alice")
     hall.name(alice, "anne")
     hall.hub.tell(alice, bob, "hi")
     hall.hub.enter(alice)
     hall.hub.say(alice, "hi")
     assert hall.read(bob) == ""
+
+
+def test_ignoring_hits_nobody_else(hall: Hall) -> None:
+    """The nicks that an ignored person has had in between are not ignored when others have them."""
+    alice, victim = hall.named("alice"), hall.named("victim")
+    hall.hub.ignore(victim, "alice")
+    for nick in ("bob", "carol", "alice"):
+        hall.name(alice, nick)
+    bob = hall.named("bob")
+    hall.settle()
+    hall.hub.say(bob, "hi")
+    hall.hub.tell(bob, victim, "hello")
+    assert hall.read(victim) == "<bob> HI\n[bob] hello\n"
+    assert len(victim.ignored) == 1
+
+
+@pytest.mark.parametrize("nick", ["alice", "anne"])
+def test_ignoring_ends_under_either_name(hall: Hall, nick: str) -> None:
+    """Who was ignored and renamed is heard again by the old nick or the new one."""
+    alice, bob = hall.named("alice"), hall.named("bob")
+    hall.hub.ignore(bob, "alice")
+    hall.name(alice, "anne")
+    hall.settle()
+    assert hall.hub.unignore(bob, nick)
+    assert not hall.hub.unignore(bob, nick)
+    hall.hub.say(alice, "hi")
+    assert hall.read(bob) == "<anne> HI\n"
 
 
 def test_recode(hall: Hall) -> None:

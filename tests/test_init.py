@@ -53,6 +53,8 @@ STANDARD_IN_CORE = {
     "itertools",
     "operator",
     "re",
+    "sys",
+    "types",
     "typing",
 }
 """What of the standard library the core may use: nothing that knows of time or the network."""

@@ -18,7 +18,7 @@ from twisted.logger import LogEvent, Logger, LogLevel
 from twisted.python.failure import Failure
 
 from chatproto.errors import StartError
-from chatproto.logs import FORMS, LogFile, Logging, Observer, as_json, as_text, one_line
+from chatproto.logs import FORMS, LogFile, Logging, Observer, as_json, as_text
 
 TIME = 1_700_000_000.25
 
@@ -34,8 +34,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     files: list[LogFile] = []
     make = LogFile.__init__
 
-    def note(file: LogFile, path: str) -> None:
-        make(file, path)
+    def note(file: LogFile, path: str, owner: tuple[int, int] = (-1, -1)) -> None:
+        make(file, path, owner)
         files.append(file)
 
     monkeypatch.setattr(LogFile, "__init__", note)
@@ -138,11 +138,6 @@ def test_an_event_without_anything_is_written(form: Callable[[LogEvent], str]) -
 def test_an_event_that_cannot_be_formatted_is_written(form: Callable[[LogEvent], str]) -> None:
     """An event whose format does not fit its fields is still a line in the log."""
     assert len(form(event("{missing}")).splitlines()) == 1
-
-
-def test_a_failure_in_one_line() -> None:
-    """An error's words go into a sentence of ours without breaking it."""
-    assert one_line(failure("a\x1b[2J\nb")) == r"a\x1b[2J\nb"
 
 
 @pytest.mark.usefixtures("opened")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatproto.model import SPOKEN, Draft, Event, Kind, Page, inbox, is_inbox
+from chatproto.model import Draft, Event, Kind, Page, inbox, is_inbox
 from chatproto.text import LOBBY
 
 DRAFT = Draft("lobby", Kind.SAID, "alice", "HI", 7, here=3, to="bob")
@@ -28,11 +28,6 @@ def test_an_event_is_a_draft_in_its_place() -> None:
     """An event has every field of its draft, and its id, number and time before them."""
     event = Event(5, 2, 1.5, *DRAFT)
     assert event._asdict() == {"id": 5, "seq": 2, "time": 1.5, **DRAFT._asdict()}
-
-
-def test_a_conversation_is_what_is_said_and_done() -> None:
-    """Notices and private messages are no part of a room's conversation."""
-    assert {Kind.SAID, Kind.ACTION} == SPOKEN
 
 
 @given(st.integers(min_value=1), st.integers(min_value=1))

@@ -151,7 +151,7 @@ class Serving:
         """Stop it, unless it is stopped."""
         if self.service.running:
             stopped = self.service.stopService()
-            self.factory.cut_all()
+            self.factory.end_now()
             await stopped
         for client in self.clients:
             if not client.ended.called:

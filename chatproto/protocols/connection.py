@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IReact
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from chatproto.address import Peer
 from chatproto.codec import Codec
 from chatproto.hub import Hub
 from chatproto.session import Session
@@ -38,15 +39,15 @@ class Door(Protocol):
     stopping: bool
     """Whether the server is about to end, and input is no longer read."""
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: ClientConnection) -> None:
         """Take note of a new connection."""
 
-    def closed(self, connection: Connection, why: str) -> None:
+    def closed(self, connection: ClientConnection, why: str) -> None:
         """Take note that a connection is gone, and why."""
 
 
 @implementer(IHandshakeListener)
-class Connection:
+class ClientConnection:
     """One connected client."""
 
     transport: Any
@@ -58,11 +59,12 @@ class Connection:
     paused = False
     _lost = False  # the transport is gone
     _why = ""  # why this connection is ending; empty while it is not
+    _done = False  # nothing is left of it
     _deadline: IDelayedCall | None = None
 
-    def __init__(self, door: Door, address: str) -> None:
-        """Serve a client that connected from `address`, a text for the log."""
-        self.address = address
+    def __init__(self, door: Door, peer: Peer) -> None:
+        """Serve a client that connected from `peer`."""
+        self.peer = peer
         self._door = door
 
     def handshakeCompleted(self) -> None:
@@ -138,7 +140,7 @@ class Connection:
         self.session = door.hub.connect(codec, outbox, self.hang_up)
         door.opened(self)
         if isinstance(self.transport, TLSMemoryBIOProtocol):
-            self._due(HANDSHAKE, "no TLS handshake within 10 s")
+            self._due(HANDSHAKE, f"no TLS handshake within {HANDSHAKE:g} s")
         else:
             self._begin()
 
@@ -183,10 +185,13 @@ class Connection:
         self._door.hub.disconnect(self.session)
         self._due(seconds, why)
         self._resume()  # to see the peer close
-        self.session.outbox.end(linger=linger)
+        self.session.outbox.end(lambda: self._due(CLOSE, why), linger=linger)
 
     def _gone(self) -> None:
         """Nothing is left of this client."""
+        if self._done:
+            return
+        self._done = True
         self._no_deadline()
         self._stop_turns()
         self._door.hub.disconnect(self.session)

@@ -21,8 +21,10 @@ class Speaks(Enum):
     SSH = "SSH"
 
 
-_REQUEST_LINE = re.compile(rb"[A-Z]{3,20} \S+ HTTP/\d")  # RFC 9112, section 3
-_REQUEST_START = re.compile(rb"[A-Z]{3,20} (/|\*|[a-z]+:)")  # with any of its request targets
+# RFC 9112, section 3; a method is any token (RFC 9110, section 5.6.2), not only a known one.
+_METHOD = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]+"
+_REQUEST_LINE = re.compile(_METHOD + rb"\S+[ \t]+HTTP/\d")
+_REQUEST_START = re.compile(_METHOD + rb"(/|\*|[A-Za-z]+:)")  # any form of request target
 _IRC_LINE = re.compile(rb"(CAP|NICK|PASS|USER) ")  # RFC 2812, section 3.1, in capitals
 _TLS_HANDSHAKE = b"\x16\x03"  # RFC 8446, section 5.1: handshake, version 3.x
 _SSH_IDENT = b"SSH-"  # RFC 4253, section 4.2

@@ -22,9 +22,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chatproto import commands
+from chatproto.address import Peer
 from chatproto.errors import ChatError, NameRefused, StreamError
 from chatproto.pacing import pace_for
-from chatproto.protocols.connection import Connection, Door
+from chatproto.protocols.connection import ClientConnection, Door
 from chatproto.protocols.detect import REFUSALS, Speaks, detect
 from chatproto.protocols.linebuffer import LineBuffer
 from chatproto.protocols.linecodec import CRLF, LF
@@ -37,14 +38,17 @@ LOGIN: Final = 60.0
 """Seconds to choose a nick where one is required."""
 
 CONGESTED: Final = 4
-"""High-water marks of queued bytes above which a client's input waits. What rooms send never fills
-an outbox beyond three (see `chatproto.room`), so it is the answers that are not being read."""
+"""High-water marks of queued bytes above which a client's input waits until it has read them: its
+answers must not pile up. With the default mark, what rooms send stays below it by itself."""
+
+LAST_WORDS: Final = 60.0
+"""Seconds in which the lines of a client that is gone are still said, at its pace."""
 
 log = Logger()
 
 
 @implementer(IHalfCloseableProtocol)
-class ChatProtocol(Connection, LineReceiver):
+class ChatProtocol(ClientConnection, LineReceiver):
     """One client that speaks lines.
 
     `LineReceiver` gives the interface (`lineReceived`, `sendLine`, `delimiter`). Its own splitting
@@ -57,12 +61,13 @@ class ChatProtocol(Connection, LineReceiver):
     _undecided = True  # the first line has not come yet
     _naming = False  # a nick is required and has not been chosen
     _told_pace = False
+    _asked = False  # the last line was a command
     _waiting: Deferred[None] | None = None  # the command that is being carried out
     _next_turn: IDelayedCall | None = None  # when the buffer is looked at again
 
-    def __init__(self, door: Door, address: str) -> None:
-        """Serve a client that connected from `address`, a text for the log."""
-        super().__init__(door, address)
+    def __init__(self, door: Door, peer: Peer) -> None:
+        """Serve a client that connected from `peer`."""
+        super().__init__(door, peer)
         settings = door.settings
         self._input = LineBuffer(settings.max_line)
         self._pace = pace_for(settings.burst, settings.rate, door.clock.seconds)
@@ -141,7 +146,7 @@ class ChatProtocol(Connection, LineReceiver):
             self.session.notice(self._door.motd)
         if self._door.settings.nicknames == "required":
             self._naming = True
-            self._due(LOGIN, "no nick chosen within 60 s")
+            self._due(LOGIN, f"no nick chosen within {LOGIN:g} s")
             self.session.answer("what is your nick?")
         else:
             self._door.hub.enter(self.session)
@@ -161,20 +166,29 @@ class ChatProtocol(Connection, LineReceiver):
 
     def _read_lines(self) -> None:
         """Process the lines that have come, until something says to wait."""
+        self._asked = False
         for _ in range(LINES_PER_TURN):
             if not self._input.has_line():
                 self._need_more()
                 return
+            if self._asked:  # one command in a turn: it may be much work
+                break
             if self._is_held():
                 return
             self._read_line()
+            if self.session.effort:
+                self._pace.charge(self.session.effort)
+                self.session.effort = 0
             if self._waiting is not None:
                 self._pause()
                 self._waiting.addBoth(lambda _: self._go_on())
                 return
-            if self._why and not self._lost:
-                return
-        self._go_on()
+            if self._why and (not self._lost or self.session.id not in self._door.hub.sessions):
+                break
+        if self._lost and self.session.id not in self._door.hub.sessions:
+            self.cut(self._why)
+        else:
+            self._go_on()
 
     def _read_line(self) -> None:
         first = not self.lines_in
@@ -195,11 +209,11 @@ class ChatProtocol(Connection, LineReceiver):
         """Tell whether the next line has to wait, and see to it that it is looked at again."""
         outbox = self.session.outbox
         if outbox.dead:
-            off = self._door.settings.nicknames == "off"
-            if not off and not commands.speaks(self._input.peek()):
-                # Nobody is left to read the answer, and a name must not outlive its client.
+            if not self._may_have_last_words():
                 self.cut("gone while its commands waited")
                 return True
+            if self._deadline is None:
+                self._due(LAST_WORDS, f"gone for {LAST_WORDS:g} s")
         elif outbox.queued > CONGESTED * outbox.high_water:
             self._pause()  # `_drained` goes on
             return True
@@ -215,6 +229,19 @@ class ChatProtocol(Connection, LineReceiver):
             )
         self._go_on(wait)
         return True
+
+    def _may_have_last_words(self) -> bool:
+        """Tell whether the next line of a client that is gone says something.
+
+        Nobody is left to read an answer, and what comes after a command might be meant for another
+        room or another name.
+        """
+        if self._door.settings.nicknames == "off":
+            return True
+        try:
+            return not self._naming and commands.speaks(decode(self._input.peek_line()))
+        except ChatError:
+            return True  # it will be refused
 
     def _need_more(self) -> None:
         """All complete lines are processed: read on."""
@@ -257,6 +284,7 @@ class ChatProtocol(Connection, LineReceiver):
     # Commands.
 
     def _do(self, line: str) -> None:
+        self._asked = True
         waiting = commands.run(self._door.hub, self.session, line)
         if iscoroutine(waiting):
             self._await(Deferred.fromCoroutine(waiting))
@@ -299,7 +327,7 @@ class ChatProtocol(Connection, LineReceiver):
         else:
             self.session.error(error.sentence)
 
-    # For `Connection`.
+    # For `ClientConnection`.
 
     def _drained(self) -> None:
         self.session.drained()

@@ -27,6 +27,7 @@ class LineBuffer:
         "_discarded",
         "_keep",
         "_max_line",
+        "_removed",
         "_searched",
         "_telnet",
         "crlf",
@@ -40,6 +41,7 @@ class LineBuffer:
         self.head = b""
         """The beginning of a line that is too long, and whose end has not come."""
         self._max_line = max_line
+        self._removed = 0  # bytes of telnet commands since the last line end
         self._keep = max(max_line + 2, HEAD)
         self._telnet = Telnet()
         self._buffer = b""
@@ -49,7 +51,9 @@ class LineBuffer:
 
     def feed(self, data: bytes) -> None:
         """Take in what has come; raises `StreamError` when it cannot be lines."""
+        came = len(data)
         data = self._telnet.feed(data)
+        self._removed += came - len(data)
         if self._at < len(self._buffer):
             self._searched -= self._at
             self._buffer = self._buffer[self._at :] + data
@@ -57,8 +61,12 @@ class LineBuffer:
             self._searched = 0
             self._buffer = data
         self._at = 0
-        if not self.has_line():
-            self._bound_rest()
+        if self.has_line():
+            self._removed = 0
+            return
+        if self._removed >= ENDLESS:
+            raise StreamError(f"{ENDLESS} bytes of telnet commands without a line")
+        self._bound_rest()
 
     def expect_lines(self) -> None:
         """Keep no more of a line than is allowed: now it is known that these are lines."""
@@ -69,7 +77,7 @@ class LineBuffer:
         return self._find() >= 0
 
     def peek(self) -> bytes:
-        """Return what is there of the next line or lines, without taking it."""
+        """Return what is there, without taking it."""
         return self._buffer[self._at :]
 
     def take(self) -> bytes:
@@ -89,6 +97,10 @@ class LineBuffer:
         self._at = self._searched = 0
         self._check(rest)
         return rest
+
+    def peek_line(self) -> bytes:
+        """Return the next complete line, without its end and without taking it."""
+        return self._buffer[self._at : self._find()].removesuffix(b"\r")
 
     def has_rest(self) -> bool:
         """Tell whether a line has begun whose end has not come."""

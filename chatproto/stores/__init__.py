@@ -39,7 +39,7 @@ class Log(Protocol):
 
 
 class Topic(NamedTuple):
-    """What a room is about, and who said so (empty: somebody without a nick)."""
+    """What a room is about, and the nick of who said so."""
 
     text: str
     by: str

@@ -107,7 +107,7 @@ class MemoryLog:
         while len(self._rings) > ROOMS:
             self._bytes -= self._rings.popitem(last=False)[1].clear()
         if self._bytes > self._total_bytes:
-            for ring in self._rings.values():
+            for ring in self._rings.values():  # the ring itself stays, for its numbers
                 self._bytes -= ring.clear()
                 if self._bytes <= self._total_bytes:
                     break

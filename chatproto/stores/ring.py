@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from operator import attrgetter
+from sys import getsizeof
 from typing import Final
 
 from chatproto.model import Event
@@ -13,9 +14,9 @@ RING_EVENTS: Final = 10_000
 """Events kept of one room: a quarter of an hour of a hundred people who type without a pause."""
 
 RING_BYTES: Final = 4 * 1024 * 1024
-"""About so many bytes of text kept of one room."""
+"""About so many bytes of memory for the events of one room."""
 
-EVENT_BYTES: Final = 300
+EVENT_BYTES: Final = 250
 """What an event costs beside its text: the tuple, its numbers, its place in the list."""
 
 _TRIM_SLACK: Final = 1 / 8
@@ -27,7 +28,7 @@ _id = attrgetter("id")
 
 def weight(event: Event) -> int:
     """Return about how many bytes of memory `event` costs."""
-    return EVENT_BYTES + len(event.text)
+    return EVENT_BYTES + getsizeof(event.text)
 
 
 class Ring:
@@ -60,7 +61,7 @@ class Ring:
         before = self.bytes
         self._events.append(event)
         self.last_seq = event.seq
-        self.bytes = before + EVENT_BYTES + len(event.text)
+        self.bytes = before + EVENT_BYTES + getsizeof(event.text)
         if len(self._events) > self._full_events or self.bytes > self._full_bytes:
             self._trim()
         return self.bytes - before

@@ -654,17 +654,14 @@ def test_answers_never_read() -> None:
     world = World(rate=0, high_water=1)
     one, two = world.client(), world.client()
     one.stop_reading()
-    for _ in range(2000):
-        one.feed(b"/help\n")
-        if one.transport.producerState == "paused":
-            break
-    asked = one.protocol.bytes_in // len(b"/help\n")
-    world.turn(100)
+    asked = 300
+    one.feed(b"/help\n" * asked)
+    world.turn(400)
     assert one.transport.producerState == "paused"
     assert one.protocol.session.outbox.queued < 64 * 1024
     two.send(b"meanwhile\n")
     one.read_on()
-    world.turn(100)
+    world.turn(400)
     assert one.transport.producerState == "producing"
     answers = one.received()
     assert answers.count(b"-> commands:\n") == asked
@@ -942,3 +939,94 @@ def test_login_deadline_begins_after_the_handshake(certificate: Context) -> None
     assert not client.transport.aborted
     world.clock.advance(0.1)
     assert client.transport.aborted
+
+
+# A client that is gone.
+
+
+def gone_with(world: World, lines: bytes) -> Client:
+    """Connect a client named ghost that sends `lines` at once, more than its burst, and resets."""
+    ghost = world.named("ghost")
+    ghost.feed(lines)
+    ghost.reset()
+    return ghost
+
+
+@pytest.mark.parametrize("command", [b"/quit", b"\x01/quit", b"\x1b[0m/nick undead", b"/join x"])
+def test_a_command_of_one_who_is_gone(command: bytes) -> None:
+    """What a client that is gone has said is said; a command, however disguised, ends it."""
+    world = World(burst=5)
+    watcher = world.client()
+    gone_with(world, b"hi\n" * 9 + command + b"\n/join lobby\nafter\n" * 3)
+    world.wait(60)
+    said = watcher.received()
+    assert said.count(b"<ghost> HI\n") == 9
+    assert b"AFTER" not in said
+    assert b"undead" not in said
+    watcher.send(b"/list\n")
+    assert watcher.received() == b"-> in lobby: 1 without a nick\n"
+    assert len(world.factory.hub.sessions) == len(world.factory.protocols) == 1
+
+
+def test_last_words_have_a_limit() -> None:
+    """A client that is gone keeps its name for a minute at most, whatever it had still to say."""
+    world = World(burst=5, rate=1)
+    watcher = world.client()
+    gone_with(world, b"hi\n" * 1000)
+    for _ in range(70):
+        world.wait(1)
+    assert 50 < watcher.received().count(b"<ghost> HI\n") < 80
+    assert len(world.factory.protocols) == 1
+
+
+def test_history_of_one_who_is_gone() -> None:
+    """A reader that is behind, asks for history and breaks off is gone, and its name is free."""
+    world = World(rate=0, high_water=1)
+    ghost, talker = world.named("ghost"), world.client()
+    talker.send(b"x" * 1000 + b"\n")
+    ghost.stop_reading()
+    for _ in range(20):
+        talker.send(b"x" * 1000 + b"\n")
+    ghost.send(b"/history 1000\n")
+    ghost.reset()
+    world.turn(20)
+    assert len(world.factory.protocols) == 1
+    talker.send(b"/nick ghost\n")
+    assert talker.received().endswith(b"-> you are now ghost\n")
+
+
+def test_endless_telnet_commands() -> None:
+    """Telnet commands without any line are no way around the limits either."""
+    world = World()
+    one = world.client()
+    for _ in range(64):
+        one.send(b"\xff\xf1" * 512)
+    assert re.fullmatch(rb"! .+\n", one.received())
+    assert not one.is_connected
+
+
+def test_history_counts_for_the_pace() -> None:
+    """Asking for much history takes more of the pace than a line does."""
+    world = World(burst=20, rate=10)
+    talker, reader = world.client(), world.client()
+    for _ in range(10):
+        talker.send(b"hi\n" * 20)
+        world.wait(10)
+    reader.received()
+    reader.send(b"/history 200\n" * 5)
+    assert reader.received().count(b"-> ") == 2 * 200
+    world.wait(10)
+    assert reader.received().count(b"-> ") > 0
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [b"foo / HTTP/1.1", b"patch /a HTTP/1.1", b"x-put /a HTTP/1.1", b"A-B  / HTTP/1.0"],
+)
+def test_any_method_is_a_request(request_line: bytes) -> None:
+    """A request with a method of one's own making is a request all the same."""
+    world = World()
+    watcher, page = world.client(), world.client()
+    page.send(request_line + b"\r\nHost: x\r\n\r\nhello\n")
+    assert page.received().startswith(b"HTTP/1.1 404 ")
+    assert watcher.received() == b""

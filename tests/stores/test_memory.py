@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from sys import getsizeof
 from typing import TypeVar
 
 import pytest
@@ -104,7 +105,7 @@ def test_old_events_fall_off_their_room() -> None:
 
 def test_over_all_rooms_the_longest_silent_loses_first() -> None:
     """Above the total, rooms lose their events in the order in which they fell silent."""
-    filled = Filled(total_bytes=4 * (EVENT_BYTES + 1))
+    filled = Filled(total_bytes=4 * (EVENT_BYTES + getsizeof("x")))
     for room in ("a", "b", "c", "a", "d"):
         filled.say(room)
     assert [len(filled.page(room)) for room in "abcd"] == [2, 0, 1, 1]
@@ -114,7 +115,7 @@ def test_over_all_rooms_the_longest_silent_loses_first() -> None:
 
 def test_a_room_that_lost_its_events_counts_on() -> None:
     """Numbers go on where they were, so that a reader can tell how many it has missed."""
-    filled = Filled(total_bytes=2 * (EVENT_BYTES + 1))
+    filled = Filled(total_bytes=2 * (EVENT_BYTES + getsizeof("x")))
     for room in ("a", "a", "b", "b"):
         filled.say(room)
     assert filled.page("a") == []
@@ -143,7 +144,7 @@ def test_rooms_are_bounded() -> None:
 
 def test_a_room_that_is_forgotten_gives_its_bytes_back() -> None:
     """What forgotten rooms took is free for others."""
-    filled = Filled(total_bytes=ROOMS * (EVENT_BYTES + 1))
+    filled = Filled(total_bytes=ROOMS * (EVENT_BYTES + getsizeof("x")))
     for first in (0, ROOMS):
         rooms = range(first, first + ROOMS)
         filled.log.append([Draft(str(room), Kind.SAID, "", "x", 7) for room in rooms])
