@@ -160,7 +160,9 @@ class Hub:
 
     def say(self, session: Session, text: str) -> None:
         """Say `text` in the session's room."""
-        self._publish(session, Kind.SAID, self._transform(text))
+        if session.place is not None:
+            room = session.place.room.name
+            self._append(Draft(room, Kind.SAID, session.nick, self._transform(text), session.id))
 
     def act(self, session: Session, text: str) -> None:
         """Say that the session's nick does `text`."""

@@ -191,19 +191,19 @@ class ChatProtocol(ClientConnection, LineReceiver):
             self._go_on()
 
     def _read_line(self) -> None:
-        first = not self.lines_in
+        too_long: ChatError | None = None
         try:
-            line, error = self._input.take(), None
-        except ChatError as too_long:
-            self.lines_in += 1
-            line, error = b"", too_long
-        if first and self._input.crlf:
+            line = self._input.take()
+        except ChatError as error:
+            too_long = error
+        if not self.lines_in and self._input.crlf:
             self.delimiter = b"\r\n"
             self._door.hub.recode(self.session, CRLF)
-        if error is None:
+        if too_long is None:
             self.lineReceived(line)
         else:
-            self.session.error(error.sentence)
+            self.lines_in += 1
+            self.session.error(too_long.sentence)
 
     def _is_held(self) -> bool:
         """Tell whether the next line has to wait, and see to it that it is looked at again."""

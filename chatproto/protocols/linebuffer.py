@@ -25,10 +25,10 @@ class LineBuffer:
         "_at",
         "_buffer",
         "_discarded",
+        "_end",
         "_keep",
         "_max_line",
         "_removed",
-        "_searched",
         "_telnet",
         "crlf",
         "head",
@@ -46,22 +46,25 @@ class LineBuffer:
         self._telnet = Telnet()
         self._buffer = b""
         self._at = 0  # where the next line starts
-        self._searched = 0  # up to where there is no line end
+        self._end = -1  # where that ends, -1 while its end has not come
         self._discarded = 0  # bytes of a line that is too long, and whose end has not come
 
     def feed(self, data: bytes) -> None:
         """Take in what has come; raises `StreamError` when it cannot be lines."""
         came = len(data)
         data = self._telnet.feed(data)
-        self._removed += came - len(data)
-        if self._at < len(self._buffer):
-            self._searched -= self._at
+        if len(data) != came:
+            self._removed += came - len(data)
+        left = len(self._buffer) - self._at
+        if left:
             self._buffer = self._buffer[self._at :] + data
+            # What was left has been searched: it has a line, or none.
+            self._end = self._end - self._at if self._end >= 0 else self._buffer.find(b"\n", left)
         else:
-            self._searched = 0
             self._buffer = data
+            self._end = data.find(b"\n")
         self._at = 0
-        if self.has_line():
+        if self._end >= 0:
             self._removed = 0
             return
         if self._removed >= ENDLESS:
@@ -74,7 +77,7 @@ class LineBuffer:
 
     def has_line(self) -> bool:
         """Tell whether a complete line is there."""
-        return self._find() >= 0
+        return self._end >= 0
 
     def peek(self) -> bytes:
         """Return what is there, without taking it."""
@@ -82,25 +85,24 @@ class LineBuffer:
 
     def take(self) -> bytes:
         """Take the next complete line, without its LF; raises `LineTooLong`."""
-        end = self._find()
-        start, self._at = self._at, end + 1
-        self._searched = self._at
-        length = end - start
-        self.crlf = length > 0 and self._buffer[end - 1] == 0x0D
-        if self._discarded or length > self._max_line:
-            self._check(self._buffer[start:end])
-        return self._buffer[start:end]
+        buffer, start, end = self._buffer, self._at, self._end
+        self._at = end + 1
+        self._end = buffer.find(b"\n", end + 1)
+        line = buffer[start:end]
+        self.crlf = line.endswith(b"\r")
+        if self._discarded or end - start > self._max_line:
+            self._check(line)
+        return line
 
     def take_rest(self) -> bytes:
         """Take what is there of a line that has no end; raises `LineTooLong`."""
-        rest, self._buffer = self._buffer[self._at :], b""
-        self._at = self._searched = 0
+        rest, self._buffer, self._at = self._buffer[self._at :], b"", 0
         self._check(rest)
         return rest
 
     def peek_line(self) -> bytes:
         """Return the next complete line, without its end and without taking it."""
-        return self._buffer[self._at : self._find()].removesuffix(b"\r")
+        return self._buffer[self._at : self._end].removesuffix(b"\r")
 
     def has_rest(self) -> bool:
         """Tell whether a line has begun whose end has not come."""
@@ -113,7 +115,8 @@ class LineBuffer:
     def clear(self) -> None:
         """Forget what is there."""
         self._buffer = b""
-        self._at = self._searched = self._discarded = 0
+        self._at = self._discarded = 0
+        self._end = -1
         self.head = b""
 
     def drop_rest(self) -> None:
@@ -121,19 +124,14 @@ class LineBuffer:
         self._discarded = 0
         self.head = b""
         self._buffer = self._buffer[: self._buffer.rfind(b"\n") + 1]
-        self._searched = min(self._searched, len(self._buffer))
+        self._at = min(self._at, len(self._buffer))
 
     def trim(self) -> None:
         """Let go of the memory of what has been taken."""
         if self._at:
             self._buffer = self._buffer[self._at :]
-            self._searched -= self._at
+            self._end = max(self._end - self._at, -1)
             self._at = 0
-
-    def _find(self) -> int:
-        found = self._buffer.find(b"\n", self._searched)
-        self._searched = len(self._buffer) if found < 0 else found
-        return found
 
     def _check(self, end_of_line: bytes) -> None:
         length = self._discarded + len(end_of_line) - end_of_line.endswith(b"\r")
@@ -151,6 +149,5 @@ class LineBuffer:
             kept = b"\r" if self._buffer.endswith(b"\r") else b""  # it may belong to the line end
             self._discarded += len(self._buffer) - len(kept)
             self._buffer = kept
-            self._searched = 0
             if self._discarded >= ENDLESS:
                 raise StreamError(f"{ENDLESS} bytes without a line end")
