@@ -82,18 +82,23 @@ class LogFile:
         """
         self.path = os.path.abspath(path)
         self._file = self._open()
+        self._cut_short = False
         if owner != (-1, -1):
             os.fchown(self._file.fileno(), *owner)
 
     def write(self, text: str) -> None:
-        """Append `text`."""
-        self._file.write(text.encode(errors="backslashreplace"))
+        """Append `text`, on a line of its own even after a full disk has cut one short."""
+        data = text.encode(errors="backslashreplace")
+        if self._cut_short:
+            data = b"\n" + data
+        self._cut_short = self._file.write(data) != len(data)
 
     def reopen(self) -> None:
         """Go on in a new file of the same name; in the old one if that cannot be opened."""
         new = self._open()
         self._file.close()
         self._file = new
+        self._cut_short = False
 
     def rotate(self) -> None:
         """Put the file aside under the time of day, and go on in a new one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import resource
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -223,6 +224,24 @@ class TestLogFile:
         file.rotate()
         file.write("new\n")
         assert path.read_text() == "new\n"
+
+
+@pytest.mark.usefixtures("opened")
+def test_a_line_that_was_cut_short(tmp_path: Path) -> None:
+    """After a disk was full in the middle of a line, the next event begins a line of its own."""
+    path = tmp_path / "chat.log"
+    file = LogFile(str(path))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6, hard))
+    try:
+        file.write("one two three\n")
+        with pytest.raises(OSError, match="too large"):
+            file.write("lost\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    file.write("four\n")
+    file.write("five\n")
+    assert path.read_text() == "one tw\nfour\nfive\n"
 
 
 @pytest.mark.usefixtures("opened")
