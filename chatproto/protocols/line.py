@@ -31,8 +31,10 @@ from chatproto.protocols.linebuffer import LineBuffer
 from chatproto.protocols.linecodec import CRLF, LF
 from chatproto.text import decode
 
-LINES_PER_TURN: Final = 32
-"""Lines of one client that are processed before others get their turn."""
+LINES_PER_TURN: Final = 8
+"""Lines of one client that are processed before others get their turn. While one client sends
+newlines as fast as it can, the p99 of a hundred others is 2.4 times as long as without it with 32
+lines a turn, and 1.9 times with 8; a single fast sender still gets tens of thousands a second."""
 
 LOGIN: Final = 60.0
 """Seconds to choose a nick where one is required."""
