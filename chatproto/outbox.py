@@ -137,6 +137,18 @@ class Outbox:
         """The transport is full (a push producer's); a pull producer is never told."""
         self._wait()
 
+    def resumeProducing(self) -> None:
+        """The transport has room again (a pull producer's: has sent all it had)."""
+        if self.busy:
+            self.progress = self._seconds()
+            self.busy = False
+            if self._queue:
+                self.send(self._take_queue(), 0)
+                if self.busy:
+                    return
+            self._finish()
+            self._drained()
+
     def stopProducing(self) -> None:
         """The connection is lost."""
         self.drop()
@@ -146,10 +158,11 @@ class Outbox:
             self.busy = True
             self.progress = self._seconds()
 
-    def _enqueue(self, data: Data, lines: int) -> None:
+    def _enqueue(self, data: Data, lines: int) -> bool:
         self._queue.append(data)
         self.queued += len(data)
         self.lines_out += lines
+        return True
 
     def _take_queue(self) -> Data:
         """Empty the queue and return all of it."""
@@ -196,10 +209,7 @@ class DirectOutbox(Outbox):
     def send(self, data: Data, lines: int) -> bool:
         """Send `data` unless the queue is above the high-water mark; the hottest line of all."""
         if self.busy:
-            if self.queued >= self.high_water:
-                return False
-            self._enqueue(data, lines)
-            return True
+            return self.queued < self.high_water and self._enqueue(data, lines)
         self.lines_out += lines
         try:
             sent = self._to_kernel(data)
@@ -214,21 +224,6 @@ class DirectOutbox(Outbox):
         if sent != len(data):
             self._hold(memoryview(data)[sent:])
         return True
-
-    def resumeProducing(self) -> None:
-        """The transport has sent all it had: give it what waits."""
-        if self.busy:
-            self.progress = self._seconds()
-            if self._queue:
-                rest = self._take_queue()
-                self.busy = False
-                self.send(rest, 0)
-                if self.busy:
-                    return
-            else:
-                self.busy = False
-            self._finish()
-            self._drained()
 
     def _half_close(self) -> None:
         self._connection.loseWriteConnection()
@@ -264,27 +259,12 @@ class WrappedOutbox(Outbox):
     def send(self, data: Data, lines: int) -> bool:
         """Send `data` unless the queue is above the high-water mark."""
         if self.busy:
-            if self.queued >= self.high_water:
-                return False
-            self._enqueue(data, lines)
-            return True
+            return self.queued < self.high_water and self._enqueue(data, lines)
         if not self.dead:
             self.bytes_out += len(data)
             self._write(data)
         self.lines_out += lines
         return True
-
-    def resumeProducing(self) -> None:
-        """The transport has room again."""
-        if self.busy:
-            self.progress = self._seconds()
-            self.busy = False
-            if self._queue:
-                self.send(self._take_queue(), 0)
-                if self.busy:
-                    return
-            self._finish()
-            self._drained()
 
     def _write(self, data: Data) -> None:
         self._transport.write(bytes(data))
