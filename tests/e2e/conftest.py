@@ -298,9 +298,9 @@ class Server:
 
     # The log.
 
-    def wait_until_listening(self) -> None:
+    def wait_until_listening(self, ports: int = 1) -> None:
         """Wait until its ports are open, and read from the log which they are."""
-        self.wait_for("listening on")
+        self.wait_for("listening on", ports)
         self.ports = [int(port) for port in re.findall(r"listening on \S+:(\d+)", self.text())]
 
     def text(self) -> str:
@@ -508,7 +508,7 @@ def start(folder: Path) -> Iterator[Start]:
             named = [flag.partition("=")[2] for flag in twistd if flag.startswith("--logfile=")]
             server = _foreground(argv, environ, stdin, *named)
         servers.append(server)
-        server.wait_until_listening()
+        server.wait_until_listening(max(1, chat.count("--port")))
         return server
 
     def _foreground(
