@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from chatproto.codec import Codec
+from chatproto.cursor import Cursor
 from chatproto.errors import NameTaken, NoSuchNick
 from chatproto.model import Draft, Event, Kind, inbox, is_inbox
 from chatproto.outbox import Outbox
@@ -108,7 +109,7 @@ class Hub:
             self._nicks[key] = session
         session.nick = nick
         if session.inbox is None:
-            session.inbox = self._room(inbox(session.id)).enter(session)
+            session.inbox = self._occupy(inbox(session.id), session)
         if session.place is None:
             return
         if old:
@@ -130,10 +131,9 @@ class Hub:
         name = check_room(name)
         if session.room != name and session.id in self.sessions:
             self._leave_room(session, "")
-            room = self._room(name)
-            session.place = room.enter(session)
+            session.place = self._occupy(name, session)
             if session.nick:
-                self._publish(session, Kind.JOINED, here=len(room.members))
+                self._publish(session, Kind.JOINED, here=len(session.place.room.members))
         return self._room(name)
 
     def public_rooms(self) -> Iterator[Room]:
@@ -160,9 +160,7 @@ class Hub:
 
     def say(self, session: Session, text: str) -> None:
         """Say `text` in the session's room."""
-        if session.place is not None:
-            room = session.place.room.name
-            self._append(Draft(room, Kind.SAID, session.nick, self._transform(text), session.id))
+        self._publish(session, Kind.SAID, self._transform(text))
 
     def act(self, session: Session, text: str) -> None:
         """Say that the session's nick does `text`."""
@@ -229,9 +227,10 @@ class Hub:
     def _publish(
         self, session: Session, kind: Kind, text: str = "", *, sender: str = "", here: int = 0
     ) -> None:
-        if not session.room:
-            return  # it has left, and its last lines were still being read
-        self._append(Draft(session.room, kind, sender or session.nick, text, session.id, here))
+        place = session.place
+        if place is not None:  # else it has left, and its last lines were still being read
+            sender = sender or session.nick
+            self._append(Draft(place.room.name, kind, sender, text, session.id, here))
 
     def _append(self, draft: Draft) -> None:
         if self._open:
@@ -245,10 +244,8 @@ class Hub:
                 cursor.room.choose(session)
 
     def _room(self, name: str) -> Room:
-        room = self.rooms.get(name)
-        if room is None:
-            room = self.rooms[name] = Room(name, self._log, self._soon)
-        return room
+        """Return the room of that name, or an empty one, which is not kept."""
+        return self.rooms.get(name) or Room(name, self._log, self._soon)
 
     def _soon(self, what: Callable[[], object]) -> None:
         self._clock.callLater(0, what)
@@ -260,6 +257,10 @@ class Hub:
                 self._publish(session, Kind.LEFT, words, here=len(room.members) - 1)
             session.place = None
             self._vacate(room, session)
+
+    def _occupy(self, name: str, session: Session) -> Cursor:
+        room = self.rooms[name] = self._room(name)
+        return room.enter(session)
 
     def _vacate(self, room: Room, session: Session) -> None:
         room.leave(session)

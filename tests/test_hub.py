@@ -324,3 +324,12 @@ def test_a_session_tells_who_it_is(hall: Hall) -> None:
     alice, other = hall.named("alice"), hall.session()
     assert repr(alice) == f"<Session {alice.id} alice>"
     assert repr(other) == f"<Session {other.id} anonymous>"
+
+
+def test_who_is_gone_opens_no_room(hall: Hall) -> None:
+    """A session that has left enters no room, and leaves no empty one behind."""
+    one = hall.session()
+    hall.hub.disconnect(one)
+    assert hall.hub.enter(one, "den").members == {}
+    assert "den" not in hall.hub.rooms
+    assert one.place is None

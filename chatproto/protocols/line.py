@@ -185,12 +185,9 @@ class ChatProtocol(ClientConnection, LineReceiver):
                 self._pause()
                 self._waiting.addBoth(lambda _: self._go_on())
                 return
-            if self._why and (not self._lost or self.session.id not in self._door.hub.sessions):
-                break
-        if self._lost and self.session.id not in self._door.hub.sessions:
-            self.cut(self._why)
-        else:
-            self._go_on()
+            if self._why and not self._lost:
+                return
+        self._go_on()
 
     def _read_line(self) -> None:
         too_long: ChatError | None = None

@@ -61,7 +61,7 @@ class Ring:
         before = self.bytes
         self._events.append(event)
         self.last_seq = event.seq
-        self.bytes = before + EVENT_BYTES + getsizeof(event.text)
+        self.bytes = before + weight(event)
         if len(self._events) > self._full_events or self.bytes > self._full_bytes:
             self._trim()
         return self.bytes - before
