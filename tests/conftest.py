@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import pytest
@@ -51,3 +54,23 @@ def logged_errors() -> Iterator[LoggedErrors]:
     finally:
         globalLogPublisher.removeObserver(cast(ILogObserver, observe))
     assert not errors, "errors were logged:\n" + "\n".join(map(_text, errors))
+
+
+@pytest.fixture(scope="session")
+def in_a_fresh_python() -> Callable[[str], str]:
+    """Give a function that runs code in a process of its own, and returns what that prints."""
+
+    def run(code: str) -> str:
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert not result.stderr
+        assert result.returncode == 0
+        return result.stdout
+
+    return run

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from graphlib import TopologicalSorter
 from importlib.util import find_spec
 from pathlib import Path
@@ -105,21 +102,6 @@ def _is_module(name: str) -> bool:
     )
 
 
-def in_a_fresh_python(code: str) -> str:
-    """Run `code` in a process of its own, and return what it prints."""
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert not result.stderr
-    assert result.returncode == 0
-    return result.stdout
-
-
 def test_the_public_face() -> None:
     """The package offers the factory, its settings and the version, and nothing more."""
     assert sorted(chatproto.__all__) == ["ChatFactory", "Settings", "__version__"]
@@ -142,7 +124,9 @@ def test_the_package_is_typed() -> None:
 
 
 @pytest.mark.parametrize("module", ["chatproto", "chatproto.tap", "chatproto.testing"])
-def test_importing_installs_no_reactor(module: str) -> None:
+def test_importing_installs_no_reactor(
+    module: str, in_a_fresh_python: Callable[[str], str]
+) -> None:
     """Whoever imports us can still choose a reactor."""
     code = f"import sys, {module}; print('twisted.internet.reactor' in sys.modules)"
     assert in_a_fresh_python(code) == "False\n"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -47,22 +45,14 @@ def test_it_points_to_our_options_and_service(maker: ServiceMaker) -> None:
     assert maker.makeService is chatproto.tap.makeService
 
 
-def test_it_is_light_to_import() -> None:
+def test_it_is_light_to_import(in_a_fresh_python: Callable[[str], str]) -> None:
     """`twistd --help`, which imports every plugin, imports nothing of the server, nor a reactor."""
     code = (
         f"import runpy, sys; runpy.run_path({str(PLUGIN)!r}); "
         "print([name for name in sys.modules if name.startswith('chatproto')], "
         "'twisted.internet.reactor' in sys.modules)"
     )
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert result.stdout == "[] False\n"
+    assert in_a_fresh_python(code) == "[] False\n"
 
 
 def test_it_shadows_nothing_of_twisted() -> None:
