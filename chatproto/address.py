@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from twisted.internet import address
 from twisted.internet.interfaces import IAddress
@@ -17,12 +17,23 @@ class Peer(NamedTuple):
     counted: str | None
     """What the limit of clients per address counts, None for a client that is exempt: from
     loopback, or through a Unix socket. For IPv6 it is the /64 that one customer has (RFC 6177)."""
+    ip: IPv4Address | IPv6Address | None = None
+    """What bans are compared with; None where there is none."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the client is on this machine."""
+        return self.counted is None
+
+
+LOCAL: Final = Peer("unix", None)
+"""A client on this machine that has no address."""
 
 
 def peer(of: IAddress | None) -> Peer:
     """Return the peer at a Twisted address."""
     if not isinstance(of, address.IPv4Address | address.IPv6Address):
-        return Peer("unix", None)
+        return LOCAL
     try:
         ip = ip_address(of.host)
     except ValueError:
@@ -34,4 +45,4 @@ def peer(of: IAddress | None) -> Peer:
     else:
         shown = f"[{ip}]:{of.port}"
         counted = str(ip_network((int(ip), 64), strict=False))
-    return Peer(shown, None if ip.is_loopback else counted)
+    return Peer(shown, None if ip.is_loopback else counted, ip)

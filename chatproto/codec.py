@@ -22,8 +22,8 @@ class Codec(Protocol):
     def sent(self, event: Event) -> bytes:
         """Return the wire form of a private message as its sender sees it."""
 
-    def past(self, event: Event) -> str:
-        """Return an event as a line of history: an answer, for `answer`."""
+    def past(self, event: Event, now: float) -> str:
+        """Return an event as a line of history: an answer, for `answer`; `now` is the Unix time."""
 
     def answer(self, text: str) -> bytes:
         """Return the answer to a command; `text` may have several lines."""

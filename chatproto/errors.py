@@ -15,7 +15,10 @@
     │   ├── UnknownCommand
     │   ├── WrongUse
     │   ├── NeedsNick
-    │   └── NoSuchNick
+    │   ├── NoSuchNick
+    │   ├── NotAllowed        only operators may, or this client was forbidden to
+    │   └── LoginFailed       a wrong password, or no such account
+    ├── StoreError           what was to be kept cannot be stored, or read, now
     └── StreamError          bytes that no client of ours sends: the connection ends
 
 Each has a stable ``code`` for programs and a sentence for people, which is its text. A protocol
@@ -129,6 +132,24 @@ class NoSuchNick(CommandError):
     """Nobody here has that nick."""
 
     code = "no-such-nick"
+
+
+class NotAllowed(CommandError):
+    """Only some may do this, and this client is not one of them."""
+
+    code = "not-allowed"
+
+
+class LoginFailed(CommandError):
+    """There is no such account, or the password is wrong: it is never told which."""
+
+    code = "login-failed"
+
+
+class StoreError(ChatError):
+    """The store cannot do now what it was asked to do; nothing of it was done."""
+
+    code = "store"
 
 
 class StreamError(ChatError):

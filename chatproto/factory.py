@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -14,18 +14,27 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from chatproto.accounts import Accounts
 from chatproto.address import Peer, peer
+from chatproto.errors import StoreError
 from chatproto.hub import Hub
+from chatproto.moderation import Moderation, in_words
+from chatproto.passwords import Hasher
+from chatproto.past import Past
 from chatproto.protocols.connection import CLOSE, ClientConnection
 from chatproto.protocols.line import ChatProtocol
 from chatproto.protocols.linecodec import LF
 from chatproto.settings import Settings
 from chatproto.stores import Store
-from chatproto.stores.memory import memory_store
+from chatproto.stores.choice import file_for, store_for
 from chatproto.text import TRANSFORMS
+from chatproto.threads import Pool, Threads
 
 SPARE_FILES: Final = 64
 """Open files left for everything that is not a client: ports, logs, the store, refusals."""
+
+HASHING: Final = 2
+"""Threads that hash passwords: each takes about 20 MiB and 30 ms for one."""
 
 REFUSALS: Final = 32
 """Clients that are being told why they cannot come in; more are closed without a word, so that
@@ -71,10 +80,19 @@ class ChatFactory(Factory):
         settings: Settings | None = None,
         *,
         clock: IReactorTime | None = None,
+        now: Callable[[], float] = time.time,
         store: Store | None = None,
+        threads: Threads | None = None,
+        hasher: Hasher | None = None,
+        checkers: Sequence[Any] = (),
+        opens_itself: bool = True,
     ) -> None:
-        """Serve as `settings` say; `clock` is the reactor and `store` in memory by default.
+        """Serve as `settings` say, with the store that they say.
 
+        `clock` is the reactor by default, and `now` tells the Unix time in seconds. Passwords are
+        hashed by `hasher` in `threads`; with `checkers` (ICredentialsChecker, for user name and
+        password) they are checked by those instead. The store is opened when somebody listens,
+        unless it is to be done with `open`, by who is going to fork first: no store survives that.
         Raises `SettingError` when the message of the day cannot be read.
         """
         if clock is None:
@@ -87,9 +105,34 @@ class ChatFactory(Factory):
         """The protocols of the clients that are connected."""
         self.motd = self.settings.read_motd()
         self.stopping = False
+        store = store or store_for(self.settings, clock, now, file_for(self.settings))
+        self._threads = threads or Pool(clock, HASHING, "passwords")
         self.hub = Hub(
-            store or memory_store(clock, time.time), clock, TRANSFORMS[self.settings.transform]
+            store,
+            clock,
+            TRANSFORMS[self.settings.transform],
+            accounts=Accounts(
+                store.directory,
+                self._threads,
+                clock.seconds,
+                now,
+                hasher=hasher or Hasher(),
+                operators=self.settings.operator,
+                checkers=checkers,
+                allows_plaintext=self.settings.plaintext_login,
+            ),
+            moderation=Moderation(store.directory, now),
+            past=Past(
+                store.log,
+                store.directory,
+                now,
+                replay=self.settings.replay,
+                kept=self.settings.history == "on",
+            ),
+            needs_nicks=self.settings.nicknames == "required",
         )
+        self._is_open = False
+        self._opens_itself = opens_itself
         self._per_address: Counter[str] = Counter()
         self._refusing = 0
         self._closing: Deferred[None] | None = None
@@ -108,8 +151,22 @@ class ChatFactory(Factory):
     # Twisted's side.
 
     def startFactory(self) -> None:
-        """Begin to look for stalled readers."""
+        """Begin to look for stalled readers, and open the store once the reactor runs."""
         self._sweep.start(min(self.settings.stall / 4, 10.0), now=False)
+        if self._opens_itself:
+            self.clock.callLater(0, self._open_now)
+
+    def _open_now(self) -> None:
+        try:
+            self.open()
+        except StoreError as error:
+            log.critical("the store cannot be opened: {reason}", reason=error.sentence)
+
+    def open(self) -> None:
+        """Open the store, unless it is open; raises `StoreError`."""
+        if not self._is_open and not self.stopping:
+            self.hub.start()
+            self._is_open = True
 
     def stopFactory(self) -> None:
         """No port is left."""
@@ -218,6 +275,7 @@ class ChatFactory(Factory):
         def drained(_: object) -> Deferred[None]:
             if deadline.active():
                 deadline.cancel()
+            self._threads.stop()
             return self.hub.stop()
 
         closing.addErrback(lambda failure: failure.trap(CancelledError))
@@ -239,6 +297,9 @@ class ChatFactory(Factory):
         capacity = self.capacity
         if len(self.protocols) >= capacity:
             return f"the server is full ({capacity} clients): try again later"
+        ban = self.hub.moderation.ban_of(client)
+        if ban is not None:
+            return f"you are banned{in_words(ban)}"
         limit = self.settings.max_per_address
         if client.counted is not None and self._per_address[client.counted] >= limit:
             return f"your address has {limit} connections already: close one first"

@@ -21,6 +21,12 @@ class Kind(Enum):
     RENAMED = "renamed"
     TOPIC = "topic"
     PRIVATE = "private"
+    KICKED = "kicked"
+    ANNOUNCED = "announced"
+
+
+TALK: Final = frozenset({Kind.SAID, Kind.ACTION, Kind.TOPIC, Kind.ANNOUNCED})
+"""The kinds whose text somebody may look for."""
 
 
 class Draft(NamedTuple):
@@ -32,13 +38,14 @@ class Draft(NamedTuple):
     sender: str
     """The sender's nick, empty when it has none."""
     text: str
-    """What was said; the new nick (RENAMED), the new topic (TOPIC), the farewell (LEFT)."""
+    """What was said; the new nick (RENAMED), the new topic (TOPIC), the farewell (LEFT), the reason
+    (KICKED)."""
     origin: int
     """The id of the session that sent it, which is how delivery leaves out the sender."""
     here: int = 0
-    """How many are in the room afterwards (JOINED, LEFT)."""
+    """How many are in the room afterwards (JOINED, LEFT, KICKED)."""
     to: str = ""
-    """The recipient's nick (PRIVATE)."""
+    """The nick of the recipient (PRIVATE), or of who was put out (KICKED)."""
 
 
 class Event(NamedTuple):
@@ -65,6 +72,55 @@ class Page(NamedTuple):
     events: Sequence[Event]
 
 
+class Mark(NamedTuple):
+    """A place in a room's past: the events after it, up to the newest."""
+
+    after: int
+    """The id after which they come."""
+    lines: int
+    """How many are kept after it."""
+
+
+class Found(NamedTuple):
+    """What a search has found."""
+
+    events: Sequence[Event]
+    """The newest events that match, oldest first."""
+    unsearched: int
+    """How many of the newest events of the room could not be looked at yet."""
+
+
+class Account(NamedTuple):
+    """A registered nick."""
+
+    nick: str
+    """As its owner writes it; two accounts never have nicks that are equal when folded."""
+    secret: str
+    """The Argon2id hash of the password (RFC 9106) in its usual text form; empty when the password
+    is checked elsewhere."""
+    is_operator: bool
+    created: float
+    """Unix time in seconds."""
+    address: str
+    """From where its owner last logged in, as the limits count it; see `address.Peer`."""
+
+
+class Restriction(NamedTuple):
+    """Something that an operator has forbidden to somebody."""
+
+    kind: str
+    """``ban`` or ``mute``."""
+    subject: str
+    """A folded nick, or a network as ``192.0.2.0/24``."""
+    until: float
+    """Unix time in seconds; 0 for ever."""
+    by: str
+    """The nick of the operator."""
+    why: str
+    time: float
+    """When it was made: Unix time in seconds."""
+
+
 INBOX_MARK: Final = "@"
 """What an inbox's room name starts with; no room can be given such a name."""
 
@@ -72,7 +128,8 @@ INBOX_MARK: Final = "@"
 def inbox(owner: object) -> str:
     """Return the name of the room in which the private messages to `owner` are events.
 
-    The owner is the id of a session: its nick may change while a message is on its way.
+    The owner is the folded nick of an account, or the id of a session without one: its nick may
+    change while a message is on its way. No nick begins with a digit, so the two never meet.
     """
     return f"{INBOX_MARK}{owner}"
 
@@ -80,3 +137,8 @@ def inbox(owner: object) -> str:
 def is_inbox(room: str) -> bool:
     """Tell whether the room of this name is an inbox."""
     return room.startswith(INBOX_MARK)
+
+
+def is_owned(room: str) -> bool:
+    """Tell whether the room of this name is the inbox of an account, whose owner may come back."""
+    return is_inbox(room) and not room[len(INBOX_MARK) :][:1].isdigit()

@@ -63,6 +63,7 @@ class Outbox:
         "lines_out",
         "progress",
         "queued",
+        "stuck",
     )
 
     def __init__(
@@ -90,6 +91,9 @@ class Outbox:
         """Lines of what was given to `send` and `push`."""
         self.progress = 0.0
         """When the transport last took anything, while `busy`."""
+        self.stuck: Callable[[], object] = _nothing
+        """Is called when a free outbox begins to wait: what it was given before has gone out, what
+        it is being given now may never do so."""
         self._transport = transport
         self._seconds = seconds
         self._drained = drained
@@ -157,6 +161,7 @@ class Outbox:
         if not self.busy:
             self.busy = True
             self.progress = self._seconds()
+            self.stuck()
 
     def _enqueue(self, data: Data, lines: int) -> bool:
         self._queue.append(data)

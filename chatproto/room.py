@@ -11,14 +11,15 @@ a member whose outbox is full is left where it is, and its cursor catches up fro
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from chatproto.codec import Codec
-from chatproto.cursor import Cursor
+from chatproto.cursor import UNKNOWN, Cursor
 from chatproto.model import Event, Page
 from chatproto.session import Session
 from chatproto.stores import Log
@@ -37,8 +38,8 @@ STRETCHES: Final = 32
 """Encoded stretches kept for others who catch up through the same part of the log."""
 
 Send = Callable[[bytes, int], bool]
-Soon = Callable[[Callable[[], object]], object]
-"""Calls something in the next turn of the reactor."""
+Later = Callable[[float, Callable[[], object]], object]
+"""Calls something in so many seconds."""
 
 log = Logger()
 
@@ -46,13 +47,17 @@ log = Logger()
 class Stretch:
     """Some events of a room, encoded by one codec; shared by all who are given them."""
 
-    __slots__ = ("_data", "_lines", "events")
+    __slots__ = ("_data", "_lines", "_places", "events")
 
     def __init__(self, events: Sequence[Event], codec: Codec) -> None:
         """Encode `events` once."""
         self.events = events
         self._lines = codec.lines(events)
         self._data = b"".join(self._lines)
+        self._places: dict[int, list[int]] = {}
+        """Where the events of each origin stand."""
+        for place, event in enumerate(events):
+            self._places.setdefault(event.origin, []).append(place)
 
     def for_everyone(self) -> tuple[bytes, int]:
         """Return the bytes of all events and how many lines they are."""
@@ -60,33 +65,41 @@ class Stretch:
 
     def for_session(self, session: Session) -> tuple[bytes, int]:
         """Return the bytes of the events that `session` wants, and how many lines they are."""
-        wanted = [
-            line
-            for event, line in zip(self.events, self._lines, strict=True)
-            if session.wants(event)
-        ]
-        if len(wanted) == len(self._lines):
-            return self._data, len(wanted)
+        if session.ignored:
+            pairs = zip(self.events, self._lines, strict=True)
+            wanted = [line for event, line in pairs if session.wants(event)]
+        elif session.id in self._places:
+            wanted = self._lines.copy()
+            for place in reversed(self._places[session.id]):
+                del wanted[place]
+        else:
+            return self.for_everyone()
         return b"".join(wanted), len(wanted)
+
+    @property
+    def origins(self) -> Set[int]:
+        """The ids of the sessions that these events are from."""
+        return self._places.keys()
 
 
 class Room:
     """A named set of sessions that see the same events."""
 
-    def __init__(self, name: str, store_log: Log, soon: Soon) -> None:
-        """Make an empty room whose events are in `store_log`."""
+    def __init__(self, name: str, store_log: Log, later: Later, head: int) -> None:
+        """Make an empty room whose events are in `store_log`, delivered up to the id `head`."""
         self.name = name
         self.members: dict[int, Cursor] = {}
         """The place of each session in the room, by session id, in the order of entering."""
-        self.head = 0
-        """The id of the last event delivered here."""
-        self.seq = 0
-        """The number of that event in the room."""
-        self.soon = soon
+        self.head = head
+        """The id up to which everything has been delivered here."""
+        self.seq = UNKNOWN
+        """The number in the room of the last event, once one has been delivered here."""
+        self.later = later
         self._log = store_log
         self._live: dict[Codec, dict[int, Send]] = {}
         self._choosy: set[int] = set()
         self._stretches: OrderedDict[tuple[Codec, int], Stretch] = OrderedDict()
+        self._reading: dict[tuple[Codec, int], list[Deferred[Stretch]]] = {}
 
     @property
     def sessions(self) -> Iterator[Session]:
@@ -132,34 +145,49 @@ class Room:
             self._deliver_batch(batch)
 
     def stretch_after(self, cursor: Cursor) -> Deferred[Stretch]:
-        """Read what comes next for `cursor`, encoded."""
+        """Read what comes next for `cursor`, encoded; once for all who ask for the same."""
         codec = cursor.session.codec
         key = (codec, cursor.position)
-        # Pages end at the same events for everyone, so that they can be shared.
-        limit = PAGE_EVENTS - cursor.seq % PAGE_EVENTS
+        known = self._stretches.get(key)
+        if known is not None:
+            return succeed(known)
+        answer: Deferred[Stretch] = Deferred()
+        waiting = self._reading.setdefault(key, [])
+        waiting.append(answer)
+        if len(waiting) == 1:
+            # Pages end at the same events for everyone, so that they can be shared.
+            limit = PAGE_EVENTS - (0 if cursor.seq == UNKNOWN else cursor.seq % PAGE_EVENTS)
+            page = self._log.page(self.name, after=cursor.position, limit=limit)
+            page.addCallback(self._encode, key, limit).addBoth(self._answer, key)
+        return answer
 
-        def encode(page: Page) -> Stretch:
-            stretch = self._stretches.get(key)
-            if stretch is None:
-                # What is stored but not yet delivered comes with its batch.
-                known = [event for event in page.events if event.id <= self.head]
-                events = next(batches(known), known)
-                stretch = Stretch(events, codec)
-                if len(events) == limit or len(events) < len(known):
-                    self._stretches[key] = stretch
-                    if len(self._stretches) > STRETCHES:
-                        self._stretches.popitem(last=False)
-            return stretch
+    def _encode(self, page: Page, key: tuple[Codec, int], limit: int) -> Stretch:
+        # What is stored but not yet delivered comes with its batch.
+        known = [event for event in page.events if event.id <= self.head]
+        events = next(batches(known), known)
+        stretch = Stretch(events, key[0])
+        if len(events) == limit or len(events) < len(known):
+            self._stretches[key] = stretch
+            if len(self._stretches) > STRETCHES:
+                self._stretches.popitem(last=False)
+        return stretch
 
-        return self._log.page(self.name, after=cursor.position, limit=limit).addCallback(encode)
+    def _answer(self, result: Stretch | Failure, key: tuple[Codec, int]) -> None:
+        for waiting in self._reading.pop(key):
+            if waiting.called:  # it has left
+                continue
+            if isinstance(result, Failure):
+                waiting.errback(result)
+            else:
+                waiting.callback(result)
 
     def _deliver_batch(self, batch: Sequence[Event]) -> None:
-        selective = {event.origin for event in batch} | self._choosy
         late: list[int] = []
         broken: list[int] = []
         for codec, live in self._live.items():
             stretch = Stretch(batch, codec)
             data, lines = stretch.for_everyone()
+            selective = stretch.origins | self._choosy
             for session_id, send in live.items():
                 try:
                     if session_id in selective:

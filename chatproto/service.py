@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from twisted.application.service import IServiceCollection, Service
 from twisted.internet.defer import Deferred, DeferredList
@@ -13,10 +14,15 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
-from chatproto.errors import ChatError
+from chatproto.errors import ChatError, StoreError
 from chatproto.factory import ChatFactory
 from chatproto.listening import shown, take_locks
 from chatproto.logs import Logging
+
+SWITCH: Final = 0.0005
+"""Seconds that one of Python's threads may keep another waiting. With the default, ten times that,
+a busy reactor would keep the store's thread waiting for 5 ms at each of the statements that make a
+transaction; the reactor itself loses nothing, as that thread works without Python's lock mostly."""
 
 log = Logger()
 
@@ -59,8 +65,15 @@ class ChatService(Service):
         take_locks(self._ports)
 
     def startService(self) -> None:
-        """Say where we listen, and listen to signals."""
+        """Open the store, say where we listen, and listen to signals."""
         super().startService()
+        sys.setswitchinterval(SWITCH)
+        try:
+            self.factory.open()
+        except StoreError as error:
+            # It could be opened before the process became a daemon, or another user.
+            log.critical("the store cannot be opened: {reason}", reason=error.sentence)
+            sys.exit(f"twistd chat: --store {self.factory.settings.store}: {error.sentence}")
         for port in self._ports:
             log.info("listening on {place}", event="listening", place=shown(port))
         wanted, capacity = self.factory.settings.max_clients, self.factory.capacity

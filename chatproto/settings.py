@@ -8,17 +8,23 @@ programs, go through the same check.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-from chatproto.errors import SettingError
-from chatproto.text import TRANSFORMS, clean
+from chatproto.errors import NameRefused, SettingError
+from chatproto.text import TRANSFORMS, check_nick, clean
 
 Check = Callable[[object], Any]
 """Turns a value from anywhere into the setting's own type, or raises ValueError with a reason."""
+
+MEMORY: Final = "memory"
+"""The store that is not a file."""
+
+FOREVER: Final = "forever"
 
 MOTD_LENGTH: Final = 16 * 1024
 """Bytes of a message of the day."""
@@ -66,6 +72,16 @@ def one_of(*choices: str) -> Check:
     return check
 
 
+def yes_or_no(value: object) -> bool:
+    """Check a switch, which is a word in the environment."""
+    word = str(value).lower() if isinstance(value, str | bool | int) else ""
+    if word in ("true", "on", "yes", "1"):
+        return True
+    if word in ("false", "off", "no", "0"):
+        return False
+    raise ValueError("must be on or off")
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("must be a text")
@@ -76,6 +92,36 @@ def _text_or_file(value: object) -> str:
     text = _text(value)
     # Absolute, as a daemon may change its folder before it reads the file again.
     return "@" + os.path.abspath(text[1:]) if text.startswith("@") else text
+
+
+def _store(value: object) -> str:
+    text = _text(value)
+    if not text or "\0" in text:
+        raise ValueError("must be a file, or memory")
+    if "://" in text:
+        raise ValueError("must be a file, or memory: there is no other kind of store")
+    # Absolute, as a daemon changes its folder.
+    return text if text == MEMORY else os.path.abspath(text)
+
+
+_AMOUNT = re.compile(r"([1-9][0-9]{0,9})(d?)")
+
+
+def _retain(value: object) -> str:
+    text = str(value)
+    if isinstance(value, bool) or not (text == FOREVER or _AMOUNT.fullmatch(text)):
+        raise ValueError("must be forever, days as 90d, or a number of lines")
+    return text
+
+
+def _nicks(value: object) -> tuple[str, ...]:
+    nicks = (value,) if isinstance(value, str) else value
+    if not isinstance(nicks, list | tuple):
+        raise ValueError("must be a nick or a list of nicks")
+    try:
+        return tuple(check_nick(_text(nick)) for nick in nicks)
+    except NameRefused as error:
+        raise ValueError(f"must be a nick: {error.sentence}") from None
 
 
 def _ports(value: object) -> tuple[str, ...]:
@@ -95,9 +141,16 @@ def _port(value: object) -> str:
     return port
 
 
-def _setting(default: object, check: Check, text: str, metavar: str = "N") -> Any:
-    """Declare a setting: `text` is its help, in which ``%s`` is the default."""
-    return field(default=default, metadata={"check": check, "help": text, "metavar": metavar})
+def _setting(
+    default: object, check: Check, text: str, metavar: str = "N", *, many: bool = False
+) -> Any:
+    """Declare a setting: `text` is its help, in which ``%s`` is the default; with `many` it may be
+    given several times. One whose default is False is a switch.
+    """
+    return field(
+        default=default,
+        metadata={"check": check, "help": text, "metavar": metavar, "many": many},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +163,7 @@ class Settings:
         "where to listen: a number (IPv4 and IPv6), or any endpoint of Twisted's, as "
         "ssl:…, unix:PATH:mode=660, tcp6:…, systemd:…; may be given several times [12345]",
         "PORT",
+        many=True,
     )
     transform: str = _setting(
         "upper", one_of(*TRANSFORMS), "what happens to what is said: upper or none [%s]", "NAME"
@@ -122,6 +176,33 @@ class Settings:
     )
     motd: str = _setting(
         "", _text_or_file, "message of the day: a text, or @FILE; sent on connecting", "TEXT"
+    )
+    store: str = _setting(
+        "chat.db", _store, "where everything is kept: a file, or memory [%s]", "FILE"
+    )
+    durability: str = _setting(
+        "full",
+        one_of("full", "normal"),
+        "full, or normal: faster on a slow disk, but a power cut may take the last lines [%s]",
+        "HOW",
+    )
+    history: str = _setting(
+        "on", one_of("on", "off"), "on, or off: nothing that is said is kept on disk [%s]", "WHEN"
+    )
+    replay: int = _setting(0, whole(0, 1000), "lines of the past sent on joining a room [%s]")
+    retain: str = _setting(
+        FOREVER,
+        _retain,
+        "how long history is kept: forever, days as 90d, or a number of lines of each room [%s]",
+        "AMOUNT",
+    )
+    operator: tuple[str, ...] = _setting(
+        (), _nicks, "an account that may moderate; may be given several times", "NICK", many=True
+    )
+    plaintext_login: bool = _setting(
+        False,
+        yes_or_no,
+        "allow passwords over connections from other machines that are not encrypted",
     )
     burst: int = _setting(100, whole(1, 1_000_000), "lines that one client may send at once [%s]")
     rate: float = _setting(
@@ -165,6 +246,22 @@ class Settings:
                 object.__setattr__(self, setting.name, setting.metadata["check"](value))
             except ValueError as reason:
                 raise SettingError(f"{flag(setting)} {reason}, not {_shown(value)}") from None
+        if self.replay and self.history == "off":
+            raise SettingError("--replay needs --history on")
+        if self.retain != FOREVER and (self.history == "off" or self.store == MEMORY):
+            raise SettingError("--retain needs --history on and a store in a file")
+
+    @property
+    def retain_seconds(self) -> float | None:
+        """How old an event may become, None for any age."""
+        amount = _AMOUNT.fullmatch(self.retain)
+        return int(amount[1]) * 86400.0 if amount and amount[2] else None
+
+    @property
+    def retain_lines(self) -> int | None:
+        """How many events of each room are kept, None for any number."""
+        amount = _AMOUNT.fullmatch(self.retain)
+        return int(amount[1]) if amount and not amount[2] else None
 
     def read_motd(self) -> str:
         """Return the message of the day, safe to send, from its file if it is in one.
@@ -229,7 +326,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
         value = environ.get("CHAT_" + name.upper().replace("-", "_"))
         if value is not None:
             # A list is written with spaces: no endpoint has one.
-            given[name] = value.split() if name == "port" else value
+            given[name] = value.split() if SETTINGS[name].metadata["many"] else value
     return given
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from twisted.application.service import IService
+from twisted.cred import strcred
+from twisted.cred.credentials import IUsernamePassword
 from twisted.python import usage
 
 import chatproto
@@ -22,6 +25,7 @@ from chatproto.listening import close_now, open_ports
 from chatproto.logs import Logging
 from chatproto.service import ChatService
 from chatproto.settings import SETTINGS, Settings, load
+from chatproto.stores.choice import file_for, store_for
 
 
 def _describe(name: str) -> str:
@@ -32,7 +36,11 @@ def _describe(name: str) -> str:
     return text.replace("%s", f"{default:g}" if isinstance(default, float) else str(default))
 
 
-class Options(usage.Options):
+def _is_switch(name: str) -> bool:
+    return SETTINGS[name].default is False
+
+
+class Options(usage.Options, strcred.AuthOptionMixin):
     """The flags; `settings` holds what they and the other sources come to."""
 
     synopsis = "[options]"
@@ -42,15 +50,23 @@ class Options(usage.Options):
         "as CHAT_NAME in the environment (CHAT_MAX_LINE=512) or in a TOML file (max-line = 512): "
         "the option goes over the environment, the environment over the file."
     )
+    optFlags = [  # noqa: RUF012 - Twisted's interface
+        [name, None, _describe(name)] for name in SETTINGS if _is_switch(name)
+    ]
     optParameters = [  # noqa: RUF012 - Twisted's interface
-        *([name, None, None, _describe(name)] for name in SETTINGS if name != "port"),
+        *(
+            [name, None, None, _describe(name)]
+            for name in SETTINGS
+            if not _is_switch(name) and not SETTINGS[name].metadata["many"]
+        ),
         ["config", "c", None, "a TOML file with settings [CHAT_CONFIG]"],
     ]
+    supportedInterfaces = (IUsernamePassword,)
     settings: Settings
     log_path: str | None = None
     """Where our log goes when it is a file."""
-    log_owner: tuple[int, int] = (-1, -1)
-    """The user and group that the log file is given to, -1 for our own."""
+    owner: tuple[int, int] = (-1, -1)
+    """The user and group that our files are given to, -1 for our own."""
     owns_log: bool = False
     """Whether the log is ours: not twist's, not syslog, not an observer of the user's."""
 
@@ -59,6 +75,11 @@ class Options(usage.Options):
 
     opt_port.__doc__ = _describe("port")
     opt_p = opt_port
+
+    def opt_operator(self, value: str) -> None:
+        self.setdefault("operator", []).append(value)
+
+    opt_operator.__doc__ = _describe("operator")
 
     def opt_version(self) -> NoReturn:
         """Print the version and exit."""
@@ -79,18 +100,23 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """Put the settings together, and see where the log goes."""
-        given = {name: self[name] for name in SETTINGS if self.get(name) is not None}
+        # A switch that was not given is 0, which is no answer.
+        given = {
+            name: self[name]
+            for name in SETTINGS
+            if self.get(name) is not None and not (_is_switch(name) and not self[name])
+        }
         config = self["config"] or os.environ.get("CHAT_CONFIG")
         self.settings = load(given, os.environ, config)
         twistd: Any = getattr(self, "parent", None)
         if twistd is None or "logfile" not in twistd:
             return
+        uid, gid = twistd.get("uid"), twistd.get("gid")
+        self.owner = (-1 if uid is None else uid, -1 if gid is None else gid)
         if twistd.get("pidfile"):
             _check_folder("--pidfile", twistd["pidfile"])
         if not twistd.get("syslog") and not twistd.get("logger"):
             self.owns_log = True
-            uid, gid = twistd.get("uid"), twistd.get("gid")
-            self.log_owner = (-1 if uid is None else uid, -1 if gid is None else gid)
             path = twistd["logfile"]
             if path == "-" and not twistd.get("nodaemon"):
                 raise usage.UsageError("--logfile -: a daemon has no standard output; use -n")
@@ -111,14 +137,23 @@ def makeService(options: Options) -> IService:
     """Return the service, with its ports and its log open; raises SystemExit if they cannot be."""
     from twisted.internet import reactor
 
+    settings = options.settings
+    file = file_for(settings)
     try:
-        factory = ChatFactory(options.settings)
-        ports = open_ports(reactor, options.settings.port, factory)
+        store = store_for(settings, reactor, time.time, file)
+        factory = ChatFactory(
+            settings, store=store, checkers=options.get("credCheckers", ()), opens_itself=False
+        )
+        ports = open_ports(reactor, settings.port, factory)
         try:
-            logging = Logging(options.log_path, options.settings.log_format, options.log_owner)
+            if file is not None:
+                file.prepare(options.owner)
+            logging = Logging(options.log_path, settings.log_format, options.owner)
         except ChatError:
             close_now(reactor, ports)
             raise
     except ChatError as error:
+        if file is not None:
+            file.unlock()
         sys.exit(f"twistd chat: {error}")
     return ChatService(reactor, factory, ports, logging if options.owns_log else None)

@@ -12,6 +12,7 @@ test with it as we do.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -22,9 +23,11 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from chatproto.factory import ChatFactory
+from chatproto.passwords import Hasher
 from chatproto.settings import Settings
 from chatproto.stores import Store
-from chatproto.stores.memory import LocalNames, MemoryDirectory, MemoryLog
+from chatproto.stores.memory import memory_store
+from chatproto.threads import NoThreads
 
 START = 1_700_000_000.0
 """The Unix time, in seconds, at which a world begins."""
@@ -138,14 +141,31 @@ class Client:
 class World:
     """A server in memory, with its clients."""
 
-    def __init__(self, *, store: Store | None = None, **settings: Any) -> None:
-        """Start a server; the keyword arguments are those of `Settings`."""
+    def __init__(
+        self,
+        *,
+        make_store: Callable[[Clock, Callable[[], float]], Store] = memory_store,
+        checkers: Sequence[Any] = (),
+        **settings: Any,
+    ) -> None:
+        """Start a server; the other keyword arguments are those of `Settings`.
+
+        `make_store` is given the clock, and what tells the Unix time; the store is in memory by
+        default, whatever the settings say.
+        """
         self.clock = Clock()
         self.clock.rightNow = START
-        self.store = store or Store(
-            MemoryLog(self.clock, self.clock.seconds), MemoryDirectory(), LocalNames()
+        self.store = make_store(self.clock, self.clock.seconds)
+        self.factory = ChatFactory(
+            Settings(**settings),
+            clock=self.clock,
+            now=self.clock.seconds,
+            store=self.store,
+            threads=NoThreads(),
+            hasher=Hasher(time_cost=1, memory_cost=8),
+            checkers=checkers,
         )
-        self.factory = ChatFactory(Settings(**settings), clock=self.clock, store=self.store)
+        self.factory.open()
         self.clients: list[Client] = []
 
     def client(self, host: str = "127.0.0.1") -> Client:

@@ -12,6 +12,14 @@ from typing import cast
 import pytest
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 
+from chatproto.service import SWITCH
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _threads_in_turn() -> None:
+    """Let the store's thread have its turn beside a busy reactor, as the server does."""
+    sys.setswitchinterval(SWITCH)
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _frozen() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
@@ -21,7 +23,8 @@ from chatproto.address import peer
 )
 def test_a_client_is_shown_and_counted(address: IAddress, shown: str, counted: str) -> None:
     """The log shows address and port; the limit counts the address, for IPv6 its /64."""
-    assert peer(address) == (shown, counted)
+    assert peer(address)[:2] == (shown, counted)
+    assert not peer(address).is_local
 
 
 @pytest.mark.parametrize(
@@ -38,7 +41,19 @@ def test_a_client_is_shown_and_counted(address: IAddress, shown: str, counted: s
 )
 def test_loopback_and_unix_sockets_are_exempt(address: IAddress | None, shown: str) -> None:
     """Clients on the same machine are shown but not counted, however they connect."""
-    assert peer(address) == (shown, None)
+    assert peer(address)[:2] == (shown, None)
+    assert peer(address).is_local
+
+
+def test_what_bans_are_compared_with() -> None:
+    """The address itself, of IPv4 also where it is written as one of IPv6; none where there is
+    none.
+    """
+    four = ip_address("192.0.2.7")
+    assert peer(IPv4Address("TCP", "192.0.2.7", 1)).ip == four
+    assert peer(IPv6Address("TCP", "::ffff:192.0.2.7", 1)).ip == four
+    assert peer(IPv6Address("TCP", "2001:db8::7", 1)).ip == ip_address("2001:db8::7")
+    assert peer(UNIXAddress(b"/run/chat.sock")).ip is None
 
 
 def test_one_customer_is_one_address() -> None:

@@ -7,8 +7,13 @@ import re
 import time
 
 import pytest
+from twisted.internet.defer import Deferred
 
-from chatproto.commands import COMMANDS, Command, speaks
+from chatproto.commands import COMMANDS, is_secret, speaks
+from chatproto.commands.shared import Command
+from chatproto.model import Found
+from chatproto.stores import Store
+from chatproto.stores.memory import LocalNames, MemoryDirectory, MemoryLog
 from chatproto.testing import START, Client, World
 
 
@@ -50,7 +55,10 @@ def test_every_command_is_there() -> None:
     assert sorted(COMMANDS) == sorted(
         [
             *["help", "nick", "msg", "reply", "me", "list", "names", "who", "rooms", "join"],
-            *["topic", "whois", "away", "ignore", "unignore", "history", "quit", "exit"],
+            *["topic", "whois", "away", "ignore", "unignore", "history", "search"],
+            *["register", "login", "logout", "password", "unregister"],
+            *["op", "deop", "kick", "ban", "unban", "bans", "mute", "unmute", "announce"],
+            *["quit", "exit"],
         ]
     )
 
@@ -60,8 +68,11 @@ def test_every_command_is_there() -> None:
     [
         *["/msg", "/msg bob", "/msg bob  ", "/reply", "/me", "/list x", "/names x", "/who x"],
         *["/rooms x", "/join", "/join a b", "/whois", "/whois a b", "/unignore", "/nick"],
-        *["/history x", "/history 0", "/history -1", "/history 1001", "/history 1.5"],
-        *["/history ²", f"/history {'9' * 5000}"[:4000]],
+        *["/history x", "/history 0", "/history -1", "/history 1.5", "/history 000"],
+        *["/history ²", f"/history {'9' * 5000}"[:4000], "/history 0m", "/history 10s"],
+        *["/history 1.5h", "/history -2h", "/history ²h", f"/history {'9' * 10}d"],
+        *["/history since", "/history since x", "/history since -1", "/history since 1 2"],
+        *["/history since ²", f"/history since {'9' * 19}", "/history 10 20", "/search"],
     ],
 )
 def test_wrong_use(people: People, line: str) -> None:
@@ -527,6 +538,195 @@ def test_history_of_another_room(people: People) -> None:
     assert "ONE" not in ask(people.nameless, "/history")
 
 
+def history(client: Client, what: str) -> list[str]:
+    """Ask for history, and return its lines without their mark."""
+    answer = ask(client, f"/history {what}".rstrip())
+    return [line.removeprefix("-> ") for line in answer.splitlines()]
+
+
+def texts(client: Client, what: str) -> list[str]:
+    """Ask for history, and return the last word of each of its lines."""
+    return [line.split()[-1] for line in history(client, what)]
+
+
+@pytest.mark.parametrize(
+    ("ask_for", "shown"),
+    [
+        ("1m", []),
+        ("10m", ["TODAY"]),
+        ("59m", ["TODAY"]),
+        ("61m", ["HOUR", "TODAY"]),
+        ("2h", ["HOUR", "TODAY"]),
+        ("2H", ["HOUR", "TODAY"]),
+        ("1d", ["HOUR", "TODAY"]),
+        ("2d", ["DAY", "HOUR", "TODAY"]),
+        ("999999999d", ["DAY", "HOUR", "TODAY"]),
+    ],
+)
+def test_history_of_the_last_time(people: People, ask_for: str, shown: list[str]) -> None:
+    """`/history 10m`, `2h` or `7d` shows what was said in the last minutes, hours or days."""
+    for word, seconds in (("day", 86_400), ("hour", 3600 - 300), ("today", 300)):
+        people.nameless.send(word.encode() + b"\n")
+        people.world.wait(seconds)
+    people.read()
+    said = [line.split()[-1] for line in history(people.bob, ask_for) if " * " not in line]
+    assert said == (shown or ["time"])
+    if not shown:
+        assert history(people.bob, ask_for) == ["nothing has been said here in that time"]
+
+
+def test_history_of_another_day(people: People) -> None:
+    """What was said on another day is shown with its date."""
+    people.alice.send(b"one\n")
+    people.world.wait(30 * 86_400)
+    day = time.strftime("%Y-%m-%d", time.localtime(START))
+    assert ask(people.bob, "/history 1") == f"<alice> ONE\n-> {day} {clock()} <alice> ONE\n"
+
+
+def test_history_since(people: People) -> None:
+    """`/history since ID` shows what came after the event with that id, in this room."""
+    start = people.alice.protocol.session.place.room.head
+    people.nameless.send(b"one\ntwo\n")
+    people.alice.send(b"/msg bob secret\n")
+    people.nameless.send(b"three\n")
+    people.read()
+    assert texts(people.bob, f"since {start}") == ["ONE", "TWO", "THREE"]
+    assert texts(people.bob, f"since {start + 1}") == ["TWO", "THREE"]
+    assert texts(people.bob, f"SINCE {start + 3}") == ["THREE"]
+    assert history(people.bob, f"since {start + 4}") == ["nothing has been said here since"]
+    assert history(people.bob, f"since {'9' * 18}") == ["nothing has been said here since"]
+    assert texts(people.bob, "since 0")[-3:] == ["ONE", "TWO", "THREE"]
+
+
+def test_history_in_parts(people: People) -> None:
+    """A long history comes 1000 lines at a time, with how to get the rest; nothing is left out."""
+    for start in range(0, 2300, 100):
+        said = b"".join(b"%d\n" % number for number in range(start, start + 100))
+        people.nameless.send(said)
+        people.world.turn(20)
+    people.read()
+    shown: list[int] = []
+    ask_for, left = "2300", [1300, 300]
+    while left:
+        people.bob.send(f"/history {ask_for}\n".encode())
+        people.world.turn(20)
+        *lines, more = people.bob.received().decode().splitlines()
+        assert len(lines) == 1000
+        shown += [int(line.split()[-1]) for line in lines]
+        found = re.fullmatch(r"-> (\d+) more: /history (since \d+)", more)
+        assert found is not None
+        assert int(found[1]) == left.pop(0)
+        ask_for = found[2]
+    shown += map(int, texts(people.bob, ask_for))
+    assert shown == list(range(2300))
+
+
+def test_a_history_of_exactly_one_part(people: People) -> None:
+    """Who has been shown everything is not told of more."""
+    for _ in range(10):
+        people.nameless.send(b"x\n" * 100)
+        people.world.turn(20)
+    people.read()
+    people.bob.send(b"/history 1000\n")
+    people.world.turn(20)
+    lines = people.bob.received().decode().splitlines()
+    assert len(lines) == 1000
+    assert "more" not in lines[-1]
+
+
+def test_history_is_off() -> None:
+    """Where nothing is kept there is no history and no search, and it is told why."""
+    world = World(history="off", store="memory")
+    client = world.client()
+    world.client().send(b"one\n")
+    client.received()
+    answer = "! history is off on this server: nothing is kept\n"
+    assert ask(client, "/history") == ask(client, "/search one") == answer
+
+
+# /search
+
+
+def found(client: Client, words: str) -> list[str]:
+    """Search, and return what is shown, without the mark and the time of day."""
+    answer = ask(client, f"/search {words}")
+    return [re.sub(r"^-> (\d\d:\d\d:\d\d )?", "", line) for line in answer.splitlines()]
+
+
+def test_search(people: People) -> None:
+    """`/search` finds the lines that have all the words, in any case, in the text or as sender."""
+    people.alice.send(b"The cat sat on the mat\n/me pets a cat\n")
+    people.nameless.send(b"a dog, a Cat!\nconcatenate\n")
+    people.alice.send(b"/topic Cats and mats\n/msg bob secret cat\n")
+    people.read()
+    assert found(people.bob, "cat") == [
+        "<alice> THE CAT SAT ON THE MAT",
+        "* alice PETS A CAT",
+        "A DOG, A CAT!",
+    ]
+    assert found(people.bob, "MAT Cat") == ["<alice> THE CAT SAT ON THE MAT"]
+    assert found(people.bob, "alice pets") == ["* alice PETS A CAT"]
+    assert found(people.bob, "cats*") == ["* alice set the topic: Cats and mats"]
+    assert len(found(people.bob, "cat*")) == 4
+    assert ask(people.bob, "/search secret") == "-> nothing was found\n"
+    assert ask(people.bob, "/search ...") == "-> nothing was found\n"
+
+
+def test_search_is_in_the_room(people: People) -> None:
+    """Only the room that one is in is searched, and notices of coming and going are not."""
+    people.alice.send(b"one cat\n/join den\n")
+    people.bob.send(b"/join den\n")
+    people.read()
+    assert found(people.bob, "cat") == ["nothing was found"]
+    assert found(people.bob, "alice") == ["nothing was found"]
+    assert found(people.nameless, "cat") == ["<alice> ONE CAT"]
+
+
+def test_search_shows_the_newest(people: People) -> None:
+    """Of many lines the newest 50 are shown, the oldest of them first."""
+    for number in range(80):
+        people.nameless.send(b"cat %d\n" % number)
+    people.read()
+    lines = found(people.bob, "cat")
+    assert lines == [f"CAT {number}" for number in range(30, 80)]
+
+
+def test_search_hides_the_ignored(people: People) -> None:
+    """Who is ignored is not found."""
+    people.alice.send(b"one cat\n")
+    people.nameless.send(b"two cat\n")
+    people.bob.send(b"/ignore alice\n")
+    people.read()
+    assert found(people.bob, "cat") == ["TWO CAT"]
+
+
+class LateIndex(MemoryLog):
+    """A log whose index lacks the newest lines."""
+
+    def search(self, room: str, words: str, limit: int) -> Deferred[Found]:
+        """Find what there is, and tell how much there was no time for."""
+        return (
+            super()
+            .search(room, words, limit)
+            .addCallback(lambda found: found._replace(unsearched=7))
+        )
+
+
+def test_search_tells_what_it_has_not_searched() -> None:
+    """When the newest lines could not be looked at yet, who searches is told how many they are."""
+    world = World(
+        make_store=lambda clock, now: Store(LateIndex(clock, now), MemoryDirectory(), LocalNames())
+    )
+    client = world.client()
+    world.client().send(b"a cat\n")
+    client.received()
+    assert found(client, "cat") == ["A CAT", "the last 7 lines are not in the index yet"]
+    assert found(client, "dog") == [
+        "nothing was found",
+        "the last 7 lines are not in the index yet",
+    ]
+
+
 # /quit
 
 
@@ -570,3 +770,23 @@ def test_nothing_counts_after_quit(people: People) -> None:
 def test_what_speaks(line: str, says: bool) -> None:
     """What is said to others is told from what only asks the server for something."""
     assert speaks(line) is says
+
+
+@pytest.mark.parametrize(
+    ("line", "secret"),
+    [
+        (" /login alice secret", True),
+        ("  /REGISTER secret", True),
+        ("//password old new", True),
+        (" //unregister secret", True),
+        ("/ login alice secret", True),
+        ("login alice secret", False),
+        ("see /login", False),
+        (" /list", False),
+        ("//logins", False),
+        ("", False),
+    ],
+)
+def test_what_seems_secret(line: str, secret: bool) -> None:
+    """A command with a password is known also where something stands before it by mistake."""
+    assert is_secret(line) is secret

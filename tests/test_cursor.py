@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
+from chatproto.cursor import RETRY, UNKNOWN, Cursor
+from chatproto.errors import StoreError
+from chatproto.model import Page
+from chatproto.stores import Store
+from chatproto.stores.memory import LocalNames, MemoryDirectory, MemoryLog
 from chatproto.stores.ring import RING_BYTES, RING_EVENTS
 from chatproto.testing import Client, World
 
@@ -270,6 +278,217 @@ def test_it_is_logged() -> None:
     assert [formatEvent(event) for event in logged] == [
         f"client {client} caught up with {100 - held} lines"
     ]
+
+
+# Held.
+
+
+def place(client: Client) -> Cursor:
+    """Return the place of `client` in its room."""
+    cursor = client.protocol.session.place
+    assert isinstance(cursor, Cursor)
+    return cursor
+
+
+def test_holding() -> None:
+    """A cursor that is held is given nothing; what was said meanwhile comes when it goes on."""
+    world = small_world()
+    speaker, other, reader = world.client(), world.client(), world.client()
+    talk(world, speaker, range(2))
+    cursor = place(reader)
+    cursor.hold()
+    assert not cursor.is_live
+    talk(world, speaker, range(2, 5))
+    assert heard(reader) == [0, 1]
+    assert heard(other) == [0, 1, 2, 3, 4]
+    cursor.resume()
+    catch_up(world)
+    assert cursor.is_live
+    talk(world, speaker, range(5, 7))
+    assert heard(reader) == [2, 3, 4, 5, 6]
+
+
+def test_holding_several_times() -> None:
+    """Who was held twice goes on when it was let go twice, also when it is late in between."""
+    world = small_world()
+    speaker, reader = world.client(), world.client()
+    cursor = place(reader)
+    cursor.hold()
+    talk(world, speaker, range(3))
+    cursor.hold()
+    cursor.resume()
+    talk(world, speaker, range(3, 600))
+    assert heard(reader) == []
+    cursor.resume()
+    catch_up(world)
+    assert heard(reader) == list(range(600))
+    talk(world, speaker, range(600, 602))
+    assert heard(reader) == [600, 601]
+
+
+def test_holding_who_is_behind() -> None:
+    """Who is held while it catches up goes on from where it was: nothing is lost or doubled."""
+    world = small_world()
+    speaker, slow = world.client(), world.client()
+    slow.stop_reading()
+    talk(world, speaker, range(1000))
+    cursor = place(slow)
+    cursor.hold()
+    slow.read_on()
+    catch_up(world)
+    before = heard(slow)
+    assert before == list(range(len(before)))
+    assert len(before) < 100
+    assert not cursor.session.behind
+    cursor.resume()
+    catch_up(world)
+    assert before + heard(slow) == list(range(1000))
+
+
+def test_leaving_while_held() -> None:
+    """Who has moved to another room while it was held gets nothing of the old one."""
+    world = small_world()
+    speaker, reader = world.client(), world.client()
+    cursor = place(reader)
+    cursor.hold()
+    talk(world, speaker, range(5))
+    reader.send(b"/join den\n")
+    cursor.resume()
+    talk(world, speaker, range(5, 10))
+    assert heard(reader) == []
+    assert place(reader) is not cursor
+    assert not reader.protocol.session.behind
+
+
+def test_holding_where_nothing_is_known() -> None:
+    """Who is held before anything was delivered in its room misses nothing, and is told of none."""
+    world = small_world()
+    early = world.client()
+    talk(world, early, range(50))
+    early.close()
+    reader, speaker = world.client(), world.client()
+    cursor = place(reader)
+    assert cursor.room.seq == UNKNOWN
+    cursor.hold()
+    talk(world, speaker, range(50, 53))
+    cursor.resume()
+    catch_up(world)
+    data = reader.transport.value()
+    assert b"missed" not in data
+    assert heard(reader) == [50, 51, 52]
+
+
+def test_holding_for_nothing() -> None:
+    """Who is held while nothing is said is live again at once."""
+    world = small_world()
+    reader, speaker = world.client(), world.client()
+    cursor = place(reader)
+    cursor.hold()
+    cursor.resume()
+    catch_up(world)
+    assert cursor.is_live
+    talk(world, speaker, range(1))
+    assert heard(reader) == [0]
+
+
+def test_the_place() -> None:
+    """The place is what was given in order: the head while live, where it stands while not, and
+    while the past is shown the last of that.
+    """
+    world = small_world()
+    speaker, reader = world.client(), world.client()
+    cursor = place(reader)
+    moves: list[tuple[bool, int]] = []
+    cursor.tell_place = lambda moved: moves.append((moved.is_live, moved.place))
+    talk(world, speaker, range(2))
+    assert cursor.place == cursor.room.head == 2
+    cursor.hold()
+    talk(world, speaker, range(2, 5))
+    assert (cursor.place, cursor.room.head) == (2, 5)
+    cursor.shown = 1
+    assert cursor.place == 1
+    cursor.shown = None
+    cursor.resume()
+    catch_up(world)
+    assert cursor.place == 5
+    assert moves == [(True, 5)]
+    reader.stop_reading()
+    talk(world, speaker, range(5, 50))
+    assert moves[1:] == [(False, cursor.position)]
+    assert 5 < cursor.place < 50
+    reader.read_on()
+    catch_up(world)
+    assert moves[2:] == [(True, 50)]
+
+
+# The store cannot be read.
+
+
+class Unreadable(MemoryLog):
+    """A log that cannot be read while its disk fails."""
+
+    def __init__(self, clock: Clock, now: Callable[[], float]) -> None:
+        """Begin with a disk that works."""
+        super().__init__(clock, now)
+        self.error: Exception | None = None
+        self.asked = 0
+
+    def page(
+        self, room: str, *, after: int | None = None, before: int | None = None, limit: int
+    ) -> Deferred[Page]:
+        """Fail, if the disk does."""
+        self.asked += 1
+        if self.error is not None:
+            return fail(self.error)
+        return super().page(room, after=after, before=before, limit=limit)
+
+
+def unreadable_world() -> tuple[World, Unreadable]:
+    """Return a small world, and its log, whose disk can fail."""
+    logs: list[Unreadable] = []
+
+    def make_store(clock: Clock, now: Callable[[], float]) -> Store:
+        logs.append(Unreadable(clock, now))
+        return Store(logs[0], MemoryDirectory(), LocalNames())
+
+    return World(make_store=make_store, rate=0, high_water=HIGH_WATER // 1024), logs[0]
+
+
+def test_a_store_that_cannot_be_read() -> None:
+    """While the store cannot be read who is behind waits, asking once a second; nothing is lost."""
+    world, log = unreadable_world()
+    speaker, quick, slow = world.client(), world.client(), world.client()
+    slow.stop_reading()
+    talk(world, speaker, range(100))
+    log.error = StoreError("the disk reports an error")
+    slow.read_on()
+    world.turn(20)
+    asked = log.asked
+    for _ in range(3):
+        world.wait(RETRY)
+    assert log.asked == asked + 3
+    assert slow.is_connected
+    speaker.send(b"100 x\n101 x\n")
+    assert heard(quick) == list(range(102))
+    log.error = None
+    world.wait(RETRY)
+    catch_up(world)
+    assert heard(slow) == list(range(102))
+
+
+def test_leaving_while_the_store_cannot_be_read() -> None:
+    """For who has left while its page could not be read nobody asks any more."""
+    world, log = unreadable_world()
+    speaker, slow = world.client(), world.client()
+    slow.stop_reading()
+    talk(world, speaker, range(100))
+    log.error = StoreError("the disk reports an error")
+    slow.read_on()
+    slow.reset()
+    asked = log.asked
+    world.wait(RETRY)
+    world.wait(RETRY)
+    assert log.asked == asked
 
 
 STEPS = st.lists(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -18,9 +20,11 @@ from twisted.python.failure import Failure
 
 import chatproto
 from chatproto import ChatFactory, Settings
+from chatproto.errors import StoreError
 from chatproto.model import Draft
 from chatproto.stores import Store
 from chatproto.stores.memory import LocalNames, MemoryDirectory, MemoryLog
+from chatproto.stores.sqlite.file import StoreFile
 
 from .conftest import LoggedErrors
 
@@ -97,7 +101,7 @@ class Application:
         endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
         port = await endpoint.listen(factory)
         self._ports.append(port)
-        if isinstance(factory, ChatFactory):
+        if isinstance(factory, ChatFactory) and factory not in self._chats:
             self._chats.append(factory)
         return int(port.getHost().port)
 
@@ -109,12 +113,13 @@ class Application:
         return talker
 
     async def stop(self) -> None:
-        """Close everything."""
-        for port in self._ports:
-            await Deferred.fromCoroutine(_stop(port))
-        for chat in self._chats:
-            await chat.drain().addTimeout(SECONDS, reactor)
-        for talker in self._talkers:
+        """Close everything; something else may begin afterwards."""
+        while self._ports:
+            await Deferred.fromCoroutine(_stop(self._ports.pop()))
+        while self._chats:
+            await self._chats.pop().drain().addTimeout(SECONDS, reactor)
+        while self._talkers:
+            talker = self._talkers.pop()
             talker.transport.abortConnection()
             await talker.ends()
 
@@ -142,7 +147,7 @@ def test_the_public_face() -> None:
 async def test_five_lines() -> None:
     """A chat is put into an application with five lines."""
     endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
-    chat = ChatFactory(Settings(nicknames="required"))
+    chat = ChatFactory(Settings(nicknames="required", store="memory"))
     port = await endpoint.listen(chat)
 
     alice, bob = Talker(), Talker()
@@ -173,8 +178,8 @@ async def test_beside_something_else(application: Application) -> None:
             self.transport.write(data)
 
     echo = await application.talker(await application.listen(Factory.forProtocol(Echo)))
-    first_port = await application.listen(ChatFactory())
-    second_port = await application.listen(ChatFactory(Settings(transform="none")))
+    first_port = await application.listen(ChatFactory(Settings(store="memory")))
+    second_port = await application.listen(ChatFactory(Settings(transform="none", store="memory")))
     one, two = await application.talker(first_port), await application.talker(first_port)
     other, another = await application.talker(second_port), await application.talker(second_port)
     echo.say(b"hello")
@@ -191,7 +196,7 @@ async def test_beside_something_else(application: Application) -> None:
 @in_reactor
 async def test_one_factory_on_two_ports(application: Application) -> None:
     """One factory can listen on several ports: whoever comes in anywhere is in one room."""
-    chat = ChatFactory()
+    chat = ChatFactory(Settings(store="memory"))
     one = await application.talker(await application.listen(chat))
     two = await application.talker(await application.listen(chat))
     one.say(b"hello\n")
@@ -203,7 +208,7 @@ async def test_one_factory_on_two_ports(application: Application) -> None:
 @in_reactor
 async def test_a_slow_reader(application: Application) -> None:
     """Over a real socket too a slow reader delays nobody, and catches up in order."""
-    port = await application.listen(ChatFactory(Settings(rate=0)))
+    port = await application.listen(ChatFactory(Settings(rate=0, store="memory")))
     speaker, quick, slow = [await application.talker(port) for _ in range(3)]
     for talker in (quick, slow):
         talker.say(b"/list\n")
@@ -223,7 +228,7 @@ async def test_a_slow_reader(application: Application) -> None:
 @in_reactor
 async def test_a_stranger_reads_why(application: Application) -> None:
     """A browser that sends more than was read still receives the refusal, and nothing is said."""
-    port = await application.listen(ChatFactory())
+    port = await application.listen(ChatFactory(Settings(store="memory")))
     reader, browser = await application.talker(port), await application.talker(port)
     reader.say(b"/list\n")
     await reader.reads(b"^-> in lobby: .*\n")
@@ -265,11 +270,68 @@ async def test_an_error(application: Application, logged_errors: LoggedErrors) -
     await one.reads(b"^STILL HERE\n$")
 
 
+@in_reactor
+async def test_a_store_in_a_file(application: Application, tmp_path: Path) -> None:
+    """The store that the settings name is opened, used, and closed when everyone is let go."""
+    path = tmp_path / "rooms.db"
+    settings = Settings(store=str(path))
+    threads = threading.active_count()
+    first = ChatFactory(settings)
+    assert not path.exists()
+    port = await application.listen(first)
+    one, two = await application.talker(port), await application.talker(port)
+    one.say(b"/nick one\nhello\n")
+    await two.reads(b"<one> HELLO\n$")
+    await application.stop()
+    assert threading.active_count() == threads
+    other = StoreFile(str(path))
+    other.lock()
+    other.unlock()
+
+    again = await application.talker(await application.listen(ChatFactory(settings)))
+    again.say(b"/history 2\n")
+    await again.reads(rb"^-> \S+ \* one joined \(2 here\)\n-> \S+ <one> HELLO\n$")
+
+
+@in_reactor
+async def test_two_chats_with_one_store(tmp_path: Path) -> None:
+    """A store serves one chat at a time: who opens it for another one is told."""
+    settings = Settings(store=str(tmp_path / "rooms.db"))
+    first, second = ChatFactory(settings), ChatFactory(settings)
+    first.open()
+    with pytest.raises(StoreError, match="another server is using it"):
+        second.open()
+    await first.drain()
+    second.open()
+    await second.drain()
+
+
+@in_reactor
+async def test_a_store_that_cannot_be_opened(tmp_path: Path) -> None:
+    """Who opens the store before listening learns that it cannot be; all is let go as ever."""
+    chat = ChatFactory(Settings(store=str(tmp_path / "nowhere" / "rooms.db")))
+    with pytest.raises(StoreError, match="No such file or directory"):
+        chat.open()
+    await chat.drain()
+
+
+@in_reactor
+async def test_opened_once(application: Application, tmp_path: Path) -> None:
+    """A chat that was opened before it listens, on however many ports, is not opened again."""
+    chat = ChatFactory(Settings(store=str(tmp_path / "rooms.db")))
+    chat.open()
+    chat.open()
+    one = await application.talker(await application.listen(chat))
+    two = await application.talker(await application.listen(chat))
+    one.say(b"hello\n")
+    await two.reads(b"^HELLO\n$")
+
+
 @pytest.mark.parametrize("data", [b"", b"/nick x\nhalf a li"])
 @in_reactor
 async def test_connect_and_reset(application: Application, data: bytes) -> None:
     """Clients that come and break their connections leave nothing behind."""
-    chat = ChatFactory()
+    chat = ChatFactory(Settings(store="memory"))
     port = await application.listen(chat)
     witness = await application.talker(port)
     for _ in range(50):

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
 from chatproto import ChatFactory
-from chatproto.errors import SettingError
+from chatproto.errors import SettingError, StoreError
 from chatproto.model import Draft
-from chatproto.stores import Store, Topic
+from chatproto.stores import Deliver, Refused, Store, Topic
 from chatproto.stores.memory import LocalNames, MemoryDirectory, MemoryLog
 from chatproto.testing import Client, World
 
@@ -446,26 +446,6 @@ def test_end_now() -> None:
 # Errors in the server.
 
 
-class StoreClock(Clock):
-    """The clock of a store that is made before its world; it is the world's."""
-
-    world: World
-
-    def seconds(self) -> float:
-        """Return the world's time."""
-        return self.world.clock.seconds()
-
-    def callLater(
-        self,
-        delay: float,
-        callable: Callable[..., object],  # noqa: A002  # the name is the interface's
-        *args: object,
-        **kw: object,
-    ) -> IDelayedCall:
-        """Call later by the world's time."""
-        return self.world.clock.callLater(delay, callable, *args, **kw)
-
-
 class BrokenDirectory(MemoryDirectory):
     """A directory whose topics cannot be read, as on a broken disk."""
 
@@ -487,10 +467,9 @@ class BrokenLog(MemoryLog):
 @pytest.fixture
 def broken() -> World:
     """A world whose store fails now and then."""
-    clock = StoreClock()
-    store = Store(BrokenLog(clock, clock.seconds), BrokenDirectory(), LocalNames())
-    clock.world = world = World(store=store)
-    return world
+    return World(
+        make_store=lambda clock, now: Store(BrokenLog(clock, now), BrokenDirectory(), LocalNames())
+    )
 
 
 def test_an_error_in_a_command(broken: World, logged_errors: LoggedErrors) -> None:
@@ -539,10 +518,57 @@ def test_drain_after_an_error(broken: World, logged_errors: LoggedErrors, before
     assert drained
 
 
-def test_it_needs_nothing() -> None:
-    """A factory can be made without any argument, with the defaults and the running reactor."""
+def test_it_needs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A factory can be made without any argument, with the defaults and the running reactor; it
+    makes no file before it is opened.
+    """
     from twisted.internet import reactor
 
+    monkeypatch.chdir(tmp_path)
     factory = ChatFactory()
     assert factory.clock is reactor
     assert factory.settings.nicknames == "optional"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_store_opens_in_a_later_turn() -> None:
+    """Who listens may become another process first, so listening itself opens no store."""
+    clock = Clock()
+    opened: list[str] = []
+
+    class NotedLog(MemoryLog):
+        def start(self, deliver: Deliver, refused: Refused) -> int:
+            opened.append("opened")
+            return super().start(deliver, refused)
+
+    log = NotedLog(clock, clock.seconds)
+    factory = ChatFactory(clock=clock, store=Store(log, MemoryDirectory(), LocalNames()))
+    factory.doStart()
+    assert opened == []
+    clock.advance(0)
+    factory.open()
+    assert opened == ["opened"]
+    factory.doStop()
+
+
+def test_a_line_that_cannot_be_stored_at_the_end() -> None:
+    """A store that refuses the last lines does not hold up the end; their senders are told."""
+
+    class FullDisk(MemoryLog):
+        def start(self, deliver: Deliver, refused: Refused) -> int:
+            self._refused = refused
+            return super().start(deliver, refused)
+
+        def append(self, drafts: Sequence[Draft]) -> None:
+            self._clock.callLater(0, self._refused, drafts, StoreError("the disk is full"))
+
+    world = World(
+        make_store=lambda clock, now: Store(FullDisk(clock, now), MemoryDirectory(), LocalNames())
+    )
+    one, two = world.client(), world.client()
+    one.feed(b"last words\n")
+    drained = drain(world)
+    world.turn()
+    assert one.received() == b"! your line was not sent: the disk is full\n" + STOPPING
+    assert two.received() == STOPPING
+    assert drained

@@ -24,37 +24,61 @@ CORE = [
     "pacing",
     "stores",
     "stores.memory",
+    "stores.recent",
     "stores.ring",
+    "stores.words",
     "session",
     "cursor",
     "room",
+    "past",
+    "accounts",
+    "moderation",
     "hub",
     "commands",
+    "commands.account",
+    "commands.moderation",
+    "commands.rooms",
+    "commands.shared",
+    "commands.talk",
 ]
 """The modules of the core, and those that may not know more than it."""
 
+KNOWN_TO_CORE = ["outbox", "address", "passwords", "threads"]
+"""What the core uses without being free of transports, addresses and threads itself."""
+
 TWISTED_IN_CORE = {
+    "twisted.cred.checkers",
+    "twisted.cred.credentials",
+    "twisted.cred.error",
     "twisted.internet.defer",
     "twisted.internet.interfaces",
     "twisted.logger",
     "twisted.python.failure",
 }
-"""What of Twisted the core may use: results that take time, interfaces, words in the log."""
+"""What of Twisted the core may use: results that take time, interfaces, words in the log, and how
+programs ask one another who somebody is.
+"""
 
 STANDARD_IN_CORE = {
     "__future__",
     "bisect",
     "collections",
+    "contextlib",
     "enum",
     "inspect",
+    "ipaddress",
     "itertools",
     "operator",
     "re",
     "sys",
     "types",
     "typing",
+    "unicodedata",
 }
 """What of the standard library the core may use: nothing that knows of time or the network."""
+
+CALENDAR = {"time.localtime", "time.strftime"}
+"""What the core may use of the module that also has the clock: how a time is written."""
 
 
 def modules() -> dict[str, Path]:
@@ -137,21 +161,39 @@ def test_the_core_knows_no_transport(module: str) -> None:
     """The core imports no protocol, no socket, no reactor and no clock: they are passed in."""
     names = set(imports(MODULES[f"chatproto.{module}"]))
     ours = {name for name in names if name.split(".")[0] == "chatproto"}
-    assert ours <= {f"chatproto.{name}" for name in [*CORE, "outbox"]}
+    assert ours <= {f"chatproto.{name}" for name in [*CORE, *KNOWN_TO_CORE]}
     others = names - ours
     assert {name for name in others if name.startswith("twisted")} <= TWISTED_IN_CORE
-    rest = {name.split(".")[0] for name in others if not name.startswith("twisted")}
-    assert rest <= STANDARD_IN_CORE
+    rest = {name.split(".")[0] for name in others if not name.startswith(("twisted", "zope"))}
+    if "time" in rest:
+        used = re.findall(r"\btime\.\w+", MODULES[f"chatproto.{module}"].read_text("utf-8"))
+        assert set(used) <= CALENDAR
+    assert rest - {"time"} <= STANDARD_IN_CORE
 
 
 def test_stores_know_only_the_model() -> None:
-    """Stores import the model and the ports, each other's parts, and nothing else of ours."""
+    """Stores import the model, the errors, how names are compared, and each other's parts; but for
+    the choice between them nothing else of ours.
+    """
+    known = {"chatproto.model", "chatproto.errors", "chatproto.text"}
     for name, path in MODULES.items():
-        if name.startswith("chatproto.stores"):
+        if name.startswith("chatproto.stores") and name != "chatproto.stores.choice":
             ours = {other for other in imports(path) if other.startswith("chatproto")}
-            assert all(
-                other == "chatproto.model" or other.startswith("chatproto.stores") for other in ours
-            )
+            assert {other for other in ours if not other.startswith("chatproto.stores")} <= known
+
+
+def test_the_choice_is_no_store() -> None:
+    """No store knows of the settings, nor of the module that chooses by them."""
+    for name, path in MODULES.items():
+        if name.startswith("chatproto.stores") and name != "chatproto.stores.choice":
+            assert "chatproto.stores.choice" not in set(imports(path))
+
+
+def test_stores_are_apart() -> None:
+    """Only the choice knows both kinds of store; the memory store knows nothing of the file."""
+    for name in ("memory", "recent", "ring", "words"):
+        others = set(imports(MODULES[f"chatproto.stores.{name}"]))
+        assert not {other for other in others if other.startswith("chatproto.stores.sqlite")}
 
 
 def test_arrows_point_one_way() -> None:

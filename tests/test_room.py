@@ -9,13 +9,17 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from chatproto.cursor import Cursor
+from chatproto.address import LOCAL
+from chatproto.cursor import RETRY, Cursor
+from chatproto.errors import StoreError
 from chatproto.model import Draft, Event, Kind, Page
 from chatproto.outbox import WrappedOutbox
 from chatproto.protocols.linecodec import LineCodec
-from chatproto.room import Room, Stretch
+from chatproto.room import PAGE_EVENTS, STRETCHES, Room, Stretch
 from chatproto.session import Session
+from chatproto.stores import Deliver, Refused
 from chatproto.stores.memory import MemoryLog
+from chatproto.stores.recent import Recent
 from chatproto.stores.ring import Ring
 from chatproto.testing import MemoryTransport
 
@@ -45,6 +49,13 @@ class SlowLog(MemoryLog):
         """Begin with no page asked for."""
         super().__init__(clock, now)
         self.asked: list[Deferred[Page]] = []
+        self.pages = 0
+
+    def answer(self, house: House) -> None:
+        """Let all pages come that are asked for."""
+        while self.asked:
+            self.asked.pop().callback(Page(()))
+            house.turn()
 
     def page(
         self, room: str, *, after: int | None = None, before: int | None = None, limit: int
@@ -54,7 +65,33 @@ class SlowLog(MemoryLog):
         answer = super().page(room, after=after, before=before, limit=limit)
         page.addCallback(lambda _: answer)
         self.asked.append(page)
+        self.pages += 1
         return page
+
+
+class AheadLog(MemoryLog):
+    """A log that can hold back the delivery of what it has stored."""
+
+    def __init__(self, clock: Clock, now: Callable[[], float]) -> None:
+        """Begin with delivering at once."""
+        super().__init__(clock, now)
+        self.is_ahead = False
+        self._undelivered: list[Event] = []
+
+    def start(self, deliver: Deliver, refused: Refused) -> int:
+        """Deliver to `deliver`, now or later."""
+        self._to_room = deliver
+        return super().start(self._hand_over, refused)
+
+    def deliver_rest(self) -> None:
+        """Deliver what was held back."""
+        self._to_room(self._undelivered)
+
+    def _hand_over(self, events: Sequence[Event]) -> None:
+        if self.is_ahead:
+            self._undelivered += events
+        else:
+            self._to_room(events)
 
 
 class House:
@@ -64,8 +101,8 @@ class House:
         """Open an empty room."""
         self.clock = clock or Clock()
         self.log = log or MemoryLog(self.clock, self.clock.seconds)
-        self.room = Room("lobby", self.log, lambda what: self.clock.callLater(0, what))
-        self.log.start(self.room.deliver)
+        self.room = Room("lobby", self.log, self.clock.callLater, 0)
+        self.log.start(self.room.deliver, lambda drafts, error: None)
         self.codec = CountingCodec()
         self.transports: dict[int, MemoryTransport] = {}
         self.hung_up: list[tuple[int, str]] = []
@@ -80,6 +117,8 @@ class House:
             codec or self.codec,
             outbox,
             lambda why: self.hung_up.append((number, why)),
+            LOCAL,
+            True,
             self.clock.seconds(),
         )
         self.transports[number] = transport
@@ -239,7 +278,7 @@ def test_shared_pages_meet(house: House) -> None:
 def test_everything_is_lost() -> None:
     """Who reads on when the log has lost all that it missed is told the number, and is live."""
     clock = Clock()
-    house = House(MemoryLog(clock, clock.seconds, total_bytes=1), clock)
+    house = House(MemoryLog(clock, clock.seconds, recent=Recent(total_bytes=1)), clock)
     slow = house.slow_member()
     house.say(*numbers(0, 100))
     house.say(*numbers(100, 110))
@@ -256,7 +295,8 @@ def test_everything_is_lost() -> None:
 def test_a_part_is_lost() -> None:
     """Who reads on when the log has lost a part is told the exact number before it goes on."""
     clock = Clock()
-    house = House(MemoryLog(clock, clock.seconds, make_ring=lambda: Ring(max_events=100)), clock)
+    recent = Recent(make_ring=lambda: Ring(max_events=100))
+    house = House(MemoryLog(clock, clock.seconds, recent=recent), clock)
     slow = house.slow_member()
     for start in range(0, 1000, 10):
         house.say(*numbers(start, start + 10))
@@ -282,29 +322,140 @@ def test_a_page_that_takes_its_time() -> None:
     assert len(log.asked) == 1
     house.say("meanwhile")
     assert house.read(quick)[-1] == "meanwhile"
-    while log.asked:
-        log.asked.pop().callback(Page(()))
-        house.turn()
+    log.answer(house)
     assert house.read(slow) == [*numbers(0, 60), "meanwhile"]
     house.say("live")
     assert house.read(slow) == ["live"]
 
 
 def test_leaving_while_a_page_is_read() -> None:
-    """Who leaves while its page is being read is sent nothing of it, and nothing is logged."""
+    """Who leaves while its page is being read is sent nothing of it, and nothing is logged; others
+    who wait for the same page get it.
+    """
     clock = Clock()
     log = SlowLog(clock, clock.seconds)
     house = House(log, clock)
-    slow = house.slow_member()
+    slow, other = house.slow_member(), house.slow_member()
     house.say(*numbers(0, 50))
     house.say(*numbers(50, 60))
     house.read_on(slow)
+    house.read_on(other)
     house.read(slow)
     house.room.leave(slow)
-    for page in log.asked:
-        assert page.called
+    log.answer(house)
     assert house.read(slow) == []
+    assert house.read(other) == numbers(0, 60)
     assert house.hung_up == []
+
+
+def test_a_page_is_read_once_for_all() -> None:
+    """Many who ask for the same page while it is being read cost one reading and one encoding."""
+    clock = Clock()
+    log = SlowLog(clock, clock.seconds)
+    house = House(log, clock)
+    slow = [house.slow_member() for _ in range(20)]
+    house.say(*numbers(0, 50))
+    house.say(*numbers(50, 60))
+    before = house.codec.encoded
+    for member in slow:
+        house.read_on(member)
+    assert len(log.asked) == 1
+    log.answer(house)
+    assert house.codec.encoded - before <= 10 + 50
+    assert all(house.read(member) == numbers(0, 60) for member in slow)
+
+
+def test_each_form_has_its_own_page() -> None:
+    """Those who are sent another wire form are given the same page in that."""
+    clock = Clock()
+    log = SlowLog(clock, clock.seconds)
+    house = House(log, clock)
+    crlf = CountingCodec(b"\r\n")
+    slow = [house.member(), house.member(crlf)]
+    for member in slow:
+        member.outbox.pauseProducing()
+    house.say(*numbers(0, 50))
+    house.say(*numbers(50, 60))
+    for member in slow:
+        house.read_on(member)
+    log.answer(house)
+    first, second = (house.transports[member.id].value() for member in slow)
+    assert second == first.replace(b"\n", b"\r\n")
+    assert [line.decode() for line in first.splitlines()] == numbers(0, 60)
+
+
+def test_whoever_comes_later_reads_no_page_again() -> None:
+    """The pages that one has caught up with are at hand for the next ones, but for the last."""
+    clock = Clock()
+    log = SlowLog(clock, clock.seconds)
+    house = House(log, clock)
+    slow = [house.slow_member() for _ in range(10)]
+    texts = numbers(0, 2000)
+    house.say(*texts[:10])
+    house.say(*texts[10:])
+    house.read_on(slow[0])
+    log.answer(house)
+    pages, encoded = log.pages, house.codec.encoded
+    assert pages == 8
+    for member in slow[1:]:
+        house.read_on(member)
+        log.answer(house)
+    assert log.pages - pages == len(slow) - 1
+    assert house.codec.encoded - encoded < len(slow) * PAGE_EVENTS
+    assert all(house.read(member) == texts for member in slow)
+
+
+def test_pages_are_kept_within_bounds() -> None:
+    """However far somebody is behind, only the last pages stay at hand, and none for nobody."""
+    clock = Clock()
+    house = House(MemoryLog(clock, clock.seconds), clock)
+    slow, other = house.slow_member(), house.slow_member()
+    texts = [str(number) for number in range(PAGE_EVENTS * (STRETCHES + 4))]
+    for start in range(0, len(texts), 1000):
+        house.say(*texts[start : start + 1000])
+    house.read_on(slow)
+    house.turn()
+    assert house.read(slow) == texts
+    assert len(house.room._stretches) == STRETCHES
+    house.read_on(other)
+    house.turn()
+    assert house.read(other) == texts
+    assert house.room._stretches == {}
+
+
+def test_what_is_stored_but_not_delivered() -> None:
+    """What a page holds beyond what was delivered is left to its batch: nothing comes twice."""
+    clock = Clock()
+    log = AheadLog(clock, clock.seconds)
+    house = House(log, clock)
+    slow, quick = house.slow_member(), house.member()
+    house.say(*numbers(0, 50))
+    house.say(*numbers(50, 60))
+    log.is_ahead = True
+    house.say("stored")
+    house.read_on(slow)
+    assert house.read(slow) == house.read(quick) == numbers(0, 60)
+    log.deliver_rest()
+    assert house.read(slow) == house.read(quick) == ["stored"]
+
+
+def test_a_store_that_cannot_be_read_now() -> None:
+    """Who catches up while the store cannot be read waits a second, and then goes on."""
+    clock = Clock()
+    log = SlowLog(clock, clock.seconds)
+    house = House(log, clock)
+    slow = [house.slow_member(), house.slow_member()]
+    house.say(*numbers(0, 50))
+    house.say(*numbers(50, 60))
+    for member in slow:
+        house.read_on(member)
+    log.asked.pop().errback(StoreError("the disk reports an error"))
+    house.turn()
+    assert log.asked == []
+    house.clock.advance(RETRY)
+    log.answer(house)
+    assert house.hung_up == []
+    assert all(house.read(member) == numbers(0, 60) for member in slow)
 
 
 def test_a_log_that_cannot_be_read(logged_errors: LoggedErrors) -> None:

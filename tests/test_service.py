@@ -24,6 +24,7 @@ from chatproto import ChatFactory, Settings
 from chatproto.listening import open_ports
 from chatproto.logs import Logging
 from chatproto.service import ChatService
+from chatproto.stores.sqlite.file import StoreFile
 
 if TYPE_CHECKING:
     from tests.conftest import LoggedErrors
@@ -170,6 +171,7 @@ async def serve(_signals: None) -> Any:
 
     def start(*, logging: Logging | None = None, **settings: Any) -> Serving:
         settings.setdefault("port", ["tcp:0:interface=127.0.0.1"])
+        settings.setdefault("store", "memory")
         serving = Serving(Settings(**settings), logging)
         servings.append(serving)
         serving.service.startService()
@@ -212,6 +214,34 @@ async def test_stop(serve: Serve, logged: Logged) -> None:
         assert probe.connect_ex(("127.0.0.1", serving.number)) != 0
     assert "stopping: 2 clients connected, at most 10 s to send what is queued" in logged
     assert len([message for message in logged if "closed after" in message]) == 2
+
+
+@in_reactor
+async def test_stop_with_a_store_in_a_file(serve: Serve, tmp_path: Path) -> None:
+    """What was said before the end is in the store, which is then free for the next service."""
+    path = str(tmp_path / "rooms.db")
+    serving = serve(store=path)
+    alice, bob = await serving.client(), await serving.client()
+    alice.transport.write(b"last words\n/rooms\n")
+    await alice.until(b"-> rooms: ")
+    await serving.service.stopService()
+    assert await bob.ended == b"LAST WORDS\n* the server is stopping\n"
+    again = serve(store=path)
+    carol = await again.client()
+    carol.transport.write(b"/history\n")
+    await carol.until(b" LAST WORDS\n")
+
+
+@in_reactor
+async def test_stop_before_anyone_came(serve: Serve, tmp_path: Path) -> None:
+    """A service that is stopped in the turn in which it was started ends as well."""
+    path = str(tmp_path / "rooms.db")
+    for _ in range(2):
+        serving = serve(store=path)
+        await serving.service.stopService()
+    other = StoreFile(path)
+    other.lock()
+    other.unlock()
 
 
 async def fill(serving: Serving) -> Client:
@@ -332,7 +362,7 @@ async def test_port_that_cannot_be_closed(
 def test_log_of_the_application(log_to: LogTo, tmp_path: Path) -> None:
     """An application that it joins gets its log; anything else is left alone."""
     logging = log_to(tmp_path / "chat.log")
-    factory = ChatFactory(Settings())
+    factory = ChatFactory(Settings(store="memory"))
     application = Application("chat")
     ChatService(reactor, factory, [], logging).setServiceParent(application)
     assert application.getComponent(ILogObserver) is not None

@@ -6,11 +6,13 @@ import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 
+from chatproto.address import LOCAL
+from chatproto.cursor import Cursor
 from chatproto.model import Event, Kind
 from chatproto.outbox import WrappedOutbox
 from chatproto.protocols.linecodec import CRLF, LF
 from chatproto.session import Session
-from chatproto.testing import MemoryTransport, World
+from chatproto.testing import Client, MemoryTransport, World
 
 
 class Alone:
@@ -23,7 +25,7 @@ class Alone:
             self.transport, 1024, Clock().seconds, lambda: self.session.drained()
         )
         self.reasons: list[str] = []
-        self.session = Session(7, LF, outbox, self.reasons.append, 1.5)
+        self.session = Session(7, LF, outbox, self.reasons.append, LOCAL, True, 1.5)
 
     def read(self) -> bytes:
         """Return what was sent since this was last asked."""
@@ -130,3 +132,46 @@ def test_flushed_when_the_client_is_gone() -> None:
     assert not flushed.called
     client.reset()
     assert flushed.called
+
+
+def place(client: Client) -> Cursor:
+    """Return the place of `client` in its room."""
+    cursor = client.protocol.session.place
+    assert isinstance(cursor, Cursor)
+    return cursor
+
+
+def test_what_it_has_surely_been_sent() -> None:
+    """What waits in the outbox does not count as sent, until all of it is out."""
+    world = World()
+    speaker, reader = world.client(), world.client()
+    session, cursor = reader.protocol.session, place(reader)
+    session.outbox.stuck = session.note_stuck
+    speaker.send(b"one\n")
+    assert session.sent_up_to(cursor) == cursor.place == 1
+    reader.stop_reading()
+    speaker.send(b"two\n")
+    speaker.send(b"three\n")
+    assert (session.sent_up_to(cursor), cursor.place) == (1, 3)
+    reader.read_on()
+    assert session.sent_up_to(cursor) == cursor.place == 3
+
+
+def test_what_it_has_surely_been_sent_while_it_is_behind() -> None:
+    """Who falls behind has surely been sent what came before it began to wait; after each page is
+    out, that page as well.
+    """
+    world = World(rate=0, high_water=1)
+    speaker, slow = world.client(), world.client()
+    session, cursor = slow.protocol.session, place(slow)
+    session.outbox.stuck = session.note_stuck
+    speaker.send(b"one\n")
+    slow.stop_reading()
+    for number in range(1000):
+        speaker.feed(b"%d\n" % number)
+        world.turn(2)
+    assert session.sent_up_to(cursor) == 1
+    assert 1 < cursor.place < 1001
+    slow.read_on()
+    world.turn(50)
+    assert session.sent_up_to(cursor) == 1001

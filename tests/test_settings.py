@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,20 @@ from typing import Any
 import pytest
 
 from chatproto.errors import SettingError
-from chatproto.settings import MOTD_LENGTH, SETTINGS, Settings, load
+from chatproto.settings import FOREVER, MEMORY, MOTD_LENGTH, SETTINGS, Settings, load
 
 DEFAULTS: dict[str, Any] = {
     "port": ("12345",),
     "transform": "upper",
     "nicknames": "optional",
     "motd": "",
+    "store": os.path.abspath("chat.db"),
+    "durability": "full",
+    "history": "on",
+    "replay": 0,
+    "retain": "forever",
+    "operator": (),
+    "plaintext_login": False,
     "burst": 100,
     "rate": 10.0,
     "max_line": 4096,
@@ -32,6 +40,13 @@ OTHERS = {
     "transform": ("none", "none"),
     "nicknames": ("required", "required"),
     "motd": ("hello", "hello"),
+    "store": ("memory", "memory"),
+    "durability": ("normal", "normal"),
+    "history": ("off", "off"),
+    "replay": ("20", 20),
+    "retain": ("90d", "90d"),
+    "operator": ("alice", ("alice",)),
+    "plaintext-login": ("on", True),
     "burst": ("5", 5),
     "rate": ("0.5", 0.5),
     "max-line": ("512", 512),
@@ -43,6 +58,9 @@ OTHERS = {
     "log-format": ("json", "json"),
 }
 """For every setting another value than the default: as written, and as it is then."""
+
+PLAIN = {"port": "12345", "operator": "", "plaintext-login": "off"}
+"""The defaults of some settings as they are written; of the others their text."""
 
 WRONG: list[tuple[str, Any]] = [
     ("port", ""),
@@ -61,6 +79,44 @@ WRONG: list[tuple[str, Any]] = [
     ("nicknames", "Off"),
     ("nicknames", False),
     ("motd", 5),
+    ("store", ""),
+    ("store", 5),
+    ("store", True),
+    ("store", "a\0b"),
+    ("store", "redis://localhost"),
+    ("store", ["chat.db"]),
+    ("durability", "fast"),
+    ("durability", True),
+    ("history", "Off"),
+    ("history", False),
+    ("replay", "-1"),
+    ("replay", "1001"),
+    ("replay", "some"),
+    ("replay", True),
+    ("retain", ""),
+    ("retain", "0"),
+    ("retain", "0d"),
+    ("retain", "-5"),
+    ("retain", "90 d"),
+    ("retain", "90h"),
+    ("retain", "1.5d"),
+    ("retain", "Forever"),
+    ("retain", "99999999999"),
+    ("retain", True),
+    ("retain", 1.5),
+    ("retain", None),
+    ("operator", "two words"),
+    ("operator", "root"),
+    ("operator", 5),
+    ("operator", ["alice", "b@b"]),
+    ("operator", ["alice", None]),
+    ("operator", {"alice": True}),
+    ("plaintext-login", ""),
+    ("plaintext-login", "maybe"),
+    ("plaintext-login", "None"),
+    ("plaintext-login", 2),
+    ("plaintext-login", None),
+    ("plaintext-login", ["on"]),
     ("burst", "0"),
     ("burst", "1.5"),
     ("burst", "ten"),
@@ -134,12 +190,14 @@ def test_every_setting_comes_from_anywhere(name: str, tmp_path: Path) -> None:
 def test_flag_over_environment_over_file(name: str, tmp_path: Path) -> None:
     """A flag goes over the environment, the environment over the file, the file over defaults."""
     text, value = OTHERS[name]
-    plain = str(*DEFAULTS["port"]) if name == "port" else str(DEFAULTS[field(name)])
+    plain = PLAIN.get(name, str(DEFAULTS[field(name)]))
     default = getattr(Settings(), field(name))
     config = written(tmp_path, toml(name, text))
     assert getattr(load({}, {variable(name): plain}, config), field(name)) == default
     assert getattr(load({name: text}, {variable(name): plain}, None), field(name)) == value
-    assert getattr(load({name: plain}, {variable(name): text}, config), field(name)) == default
+    # An empty list is no flag at all.
+    flags: dict[str, object] = {name: [] if name == "operator" else plain}
+    assert getattr(load(flags, {variable(name): text}, config), field(name)) == default
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG)
@@ -231,6 +289,129 @@ def test_a_folder_is_no_settings_file(tmp_path: Path) -> None:
     """A path that is not a file is told as such."""
     with pytest.raises(SettingError, match=r"^--config: cannot read .*: Is a directory$"):
         load({}, {}, str(tmp_path))
+
+
+class TestStore:
+    """Where everything is kept, and for how long."""
+
+    @pytest.mark.parametrize("path", ["chat.db", "folder/chat.db", "../chat.db", "./memory"])
+    def test_it_is_absolute(
+        self, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A daemon that changes its folder finds the file where it was when it was started."""
+        monkeypatch.chdir(tmp_path)
+        given = Settings(store=path)
+        monkeypatch.chdir("/")
+        assert given.store == os.path.normpath(tmp_path / path)
+        assert Settings(store=given.store) == given
+
+    def test_memory_is_no_file(self) -> None:
+        """The word memory is the store that is in no file."""
+        assert Settings(store="memory").store == MEMORY
+
+    @pytest.mark.parametrize("url", ["redis://localhost:6379", "sqlite:///chat.db", "file://x"])
+    def test_there_is_no_other_kind(self, url: str) -> None:
+        """An address of another kind of store is told as such, not taken for a file."""
+        with pytest.raises(SettingError, match=r"^--store must be .* no other kind of store, not "):
+            Settings(store=url)
+
+    def test_replay_needs_a_history(self, tmp_path: Path) -> None:
+        """Nothing can be shown of what is not kept; the error tells where that was asked for."""
+        with pytest.raises(SettingError, match=r"^--replay needs --history on$"):
+            Settings(history="off", replay=1)
+        config = written(tmp_path, "replay = 5\n")
+        with pytest.raises(SettingError, match=r"^--replay needs .* \(in .*chat\.toml\)$"):
+            load({"history": "off"}, {}, config)
+        assert Settings(history="off", replay=0).history == "off"
+        assert Settings(store="memory", replay=5).replay == 5
+
+    @pytest.mark.parametrize(
+        ("retain", "seconds", "lines"),
+        [
+            (FOREVER, None, None),
+            ("1d", 86_400.0, None),
+            ("90d", 90 * 86_400.0, None),
+            ("1", None, 1),
+            ("100000", None, 100_000),
+            (5000, None, 5000),
+        ],
+    )
+    def test_retain(
+        self, retain: Any, seconds: float | None, lines: int | None, tmp_path: Path
+    ) -> None:
+        """History is kept for ever, for days, or so many lines of each room."""
+        given = Settings(retain=retain)
+        assert (given.retain_seconds, given.retain_lines) == (seconds, lines)
+        assert load({}, {"CHAT_RETAIN": str(retain)}, None) == given
+        config = written(tmp_path, toml("retain", str(retain)))
+        assert load({}, {}, config) == given
+
+    @pytest.mark.parametrize("other", [{"store": "memory"}, {"history": "off"}])
+    @pytest.mark.parametrize("retain", ["90d", "1000"])
+    def test_retain_needs_a_file(self, retain: str, other: dict[str, str]) -> None:
+        """What is not in a file cannot be kept for some time; for ever is no promise."""
+        with pytest.raises(SettingError, match=r"^--retain needs --history on and a store in "):
+            load({"retain": retain, **other}, {}, None)
+        with pytest.raises(SettingError, match=r"^--retain needs .*\(in the environment\)$"):
+            load(other, {"CHAT_RETAIN": retain}, None)
+        assert load({"retain": FOREVER, **other}, {}, None).retain_lines is None
+
+
+class TestOperators:
+    """Who may moderate."""
+
+    @pytest.mark.parametrize(
+        ("value", "operators"),
+        [("alice", ("alice",)), (["alice", "Bob"], ("alice", "Bob")), ((), ()), ([], ())],
+    )
+    def test_one_or_several(self, value: Any, operators: tuple[str, ...]) -> None:
+        """An operator is a nick, and there may be several, or none."""
+        assert Settings(operator=value).operator == operators
+
+    def test_from_anywhere(self, tmp_path: Path) -> None:
+        """The environment separates nicks with spaces, the file has a list, a flag comes again."""
+        several = ("alice", "Bob")
+        config = written(tmp_path, 'operator = ["alice", "Bob"]\n')
+        assert load({}, {}, config).operator == several
+        assert load({}, {"CHAT_OPERATOR": " alice  Bob "}, None).operator == several
+        assert load({"operator": ["alice", "Bob"]}, {}, None).operator == several
+        assert load({}, {"CHAT_OPERATOR": ""}, config).operator == ()
+
+    def test_no_nick(self) -> None:
+        """What cannot be a nick is refused with the reason."""
+        with pytest.raises(SettingError, match=r"^--operator must be a nick: .*reserved.*environ"):
+            load({}, {"CHAT_OPERATOR": "alice root"}, None)
+
+
+class TestSwitch:
+    """A setting that is on or off."""
+
+    @pytest.mark.parametrize("word", ["on", "ON", "yes", "true", "True", "1"])
+    def test_on(self, word: str) -> None:
+        """The environment turns it on with any of the usual words."""
+        assert load({}, {"CHAT_PLAINTEXT_LOGIN": word}, None).plaintext_login is True
+
+    @pytest.mark.parametrize("word", ["off", "Off", "no", "false", "0"])
+    def test_off(self, word: str, tmp_path: Path) -> None:
+        """The environment turns it off too, over the file."""
+        config = written(tmp_path, "plaintext-login = true\n")
+        assert load({}, {"CHAT_PLAINTEXT_LOGIN": word}, config).plaintext_login is False
+
+    @pytest.mark.parametrize(
+        ("value", "expected"), [("true", True), ("false", False), ('"on"', True), ('"off"', False)]
+    )
+    def test_in_the_file(self, value: str, expected: bool, tmp_path: Path) -> None:
+        """The file may have TOML's own values, or the words."""
+        config = written(tmp_path, f"plaintext-login = {value}\n")
+        assert load({}, {}, config).plaintext_login is expected
+        assert load({"plaintext-login": True}, {}, config).plaintext_login is True
+
+    def test_a_wrong_word(self) -> None:
+        """Any other word is refused."""
+        with pytest.raises(
+            SettingError, match=r"^--plaintext-login must be on or off, not 'maybe'"
+        ):
+            load({}, {"CHAT_PLAINTEXT_LOGIN": "maybe"}, None)
 
 
 class TestMotd:

@@ -6,17 +6,26 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+import pytest_twisted  # type: ignore[import-untyped]  # it ships no types
 from twisted.application.service import Application, IService
+from twisted.internet import reactor
 from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 
 import chatproto
+from chatproto.errors import StoreError
+from chatproto.listening import close_now
 from chatproto.service import ChatService
 from chatproto.settings import SETTINGS, Settings
+from chatproto.stores.sqlite.file import StoreFile
 from chatproto.tap import Options, makeService
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+in_reactor: Callable[[F], F] = pytest_twisted.ensureDeferred
 
 Serve = Callable[..., ChatService]
 """Makes the service for some flags; keyword arguments are twistd's own options."""
@@ -26,7 +35,21 @@ Serve = Callable[..., ChatService]
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide the CHAT_ variables of whoever runs the tests."""
     for name in [*SETTINGS, "config"]:
-        monkeypatch.delenv("CHAT_" + name.upper().replace("-", "_"), raising=False)
+        monkeypatch.delenv(variable(name), raising=False)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Be in an empty folder."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def variable(name: str) -> str:
+    """Return the environment's name for a setting."""
+    return "CHAT_" + name.upper().replace("-", "_")
 
 
 @pytest.fixture
@@ -76,6 +99,39 @@ def test_flags_reach_the_settings() -> None:
     assert options.settings == Settings(max_line=512, rate=0, nicknames="off")
 
 
+def test_an_operator_may_be_given_several_times() -> None:
+    """Each operator is one more account that may moderate."""
+    options = parsed("--operator", "alice", "--operator=Bob")
+    assert options.settings.operator == ("alice", "Bob")
+
+
+def test_a_switch_is_a_flag(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A switch takes no value; it goes over the other sources, and where it is not given they
+    count.
+    """
+    config = tmp_path / "chat.toml"
+    config.write_text("plaintext-login = true\n")
+    from_file = ("--config", str(config))
+    assert not parsed().settings.plaintext_login
+    assert parsed(*from_file).settings.plaintext_login
+    monkeypatch.setenv("CHAT_PLAINTEXT_LOGIN", "off")
+    assert not parsed(*from_file).settings.plaintext_login
+    assert parsed("--plaintext-login", *from_file).settings.plaintext_login
+
+
+def test_checkers_from_the_command_line(folder: Path) -> None:
+    """`--auth` names Twisted's own checkers, which then check the passwords."""
+    (folder / "passwords").write_text("alice:secret\n")
+    port = f"unix:{folder}/chat.sock"
+    options = parsed("--auth", "file:passwords", "--store", "memory", "--port", port)
+    (checker,) = options["credCheckers"]
+    service = makeService(options)
+    assert isinstance(service, ChatService)
+    assert service.factory.hub.accounts.are_elsewhere
+    assert service.factory.hub.accounts._checkers == [checker]
+    close_now(reactor, service._ports)
+
+
 def test_flag_over_environment_over_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The three sources go over one another on the real command line."""
     config = tmp_path / "chat.toml"
@@ -105,11 +161,11 @@ def test_help_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert not caught.value.code
     shown = capsys.readouterr().out
     for name, setting in SETTINGS.items():
-        (about,) = re.findall(rf"--{name}[= ].*?(?=\n +-|\Z)", shown, re.S)
+        (about,) = re.findall(rf"--{name}[= \n].*?(?=\n +-|\Z)", shown, re.S)
         default: Any = setting.default
         if name == "port":
             (default,) = default
-        if default != "":
+        if default not in ("", (), False):
             shown_default = f"{default:g}" if isinstance(default, float) else default
             assert f"[{shown_default}]" in about
     assert "--config" in shown
@@ -135,6 +191,15 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (("--motd", "@/nowhere/motd"), "--motd"),
         (("--port", "nosuch:thing"), "--port nosuch:thing"),
         (("--brust", "5"), "--brust|brust"),
+        (("--store", "redis://localhost"), "--store"),
+        (("--store", "nowhere/chat.db"), "--store .*/nowhere/chat.db: .*No such file"),
+        (("--store", "."), "--store .*: "),
+        (("--retain", "some"), "--retain"),
+        (("--retain", "90d", "--store", "memory"), "--retain needs"),
+        (("--replay", "5", "--history", "off"), "--replay needs"),
+        (("--operator", "two words"), "--operator"),
+        (("--plaintext-login", "off"), "argument"),
+        (("--auth", "nonsense:x"), "nonsense"),
         (("--burst",), "--burst|burst"),
         (("word",), "argument"),
     ],
@@ -146,12 +211,14 @@ def test_a_wrong_flag_is_one_line(
     assert re.match(rf"twistd chat: .*({named})", refusal(capsys, *flags))
 
 
-@pytest.mark.parametrize("name", [name for name in SETTINGS if name not in ("port", "motd")])
+@pytest.mark.parametrize(
+    "name", [name for name in SETTINGS if name not in ("port", "motd", "store")]
+)
 def test_a_wrong_variable_is_one_line(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wrong value in the environment is told like a wrong flag, with where it is."""
-    monkeypatch.setenv("CHAT_" + name.upper().replace("-", "_"), "?")
+    monkeypatch.setenv(variable(name), "?")
     line = refusal(capsys)
     assert line.startswith(f"twistd chat: --{name} must be ")
     assert line.endswith("(in the environment)")
@@ -192,16 +259,39 @@ def test_a_log_from_before_outlives_a_start_that_fails(
     assert path.read_text() == "earlier\n"
 
 
+def test_a_store_in_use_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A store that another server uses is told, and no port is opened."""
+    other = StoreFile("chat.db")
+    other.prepare()
+    try:
+        line = refusal(capsys, "--port", "unix:chat.sock")
+    finally:
+        other.unlock()
+    assert line == f"twistd chat: --store {folder}/chat.db: another server is using it"
+    assert not (folder / "chat.sock").exists()
+
+
+def test_a_foreign_store_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that is no store of ours is told, and left as it is."""
+    path = folder / "letter.txt"
+    path.write_text("dear reader, " * 1000)
+    line = refusal(capsys, "--port", "unix:chat.sock", "--store", "letter.txt")
+    assert line == f"twistd chat: --store {path}: this is not a database"
+    assert path.read_text() == "dear reader, " * 1000
+
+
+def test_a_start_that_fails_lets_the_store_go(
+    busy_port: int, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """When the port is busy the store is free for another server."""
+    refusal(capsys, "--port", f"tcp:{busy_port}:interface=127.0.0.1")
+    other = StoreFile("chat.db")
+    other.prepare()
+    other.unlock()
+
+
 class TestService:
     """What the flags come to."""
-
-    @pytest.fixture(autouse=True)
-    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """Be in an empty folder."""
-        folder = tmp_path / "folder"
-        folder.mkdir()
-        monkeypatch.chdir(folder)
-        return folder
 
     @pytest.fixture
     def serve(self, tmp_path: Path) -> Iterator[Serve]:
@@ -209,7 +299,8 @@ class TestService:
         made: list[ChatService] = []
 
         def serve(*flags: str, **twistd: Any) -> ChatService:
-            options = parsed("--port", f"unix:{tmp_path}/chat.sock", *flags, **twistd)
+            port = f"unix:{tmp_path}/chat.sock"
+            options = parsed("--port", port, "--store", "memory", *flags, **twistd)
             service = makeService(options)
             assert isinstance(service, ChatService)
             made.append(service)
@@ -231,6 +322,20 @@ class TestService:
         if observer is not None:
             Logger(observer=observer).info("hello")
         return observer is not None
+
+    @in_reactor
+    async def test_the_store_is_ours(self, serve: Serve, folder: Path) -> None:
+        """The store is made and locked before the service starts, and free after its end."""
+        path = folder / "rooms.db"
+        service = serve("--store", "rooms.db")
+        assert path.exists()
+        with pytest.raises(StoreError, match="another server is using it"):
+            StoreFile(str(path)).lock()
+        service.factory.open()
+        await service.factory.drain()
+        other = StoreFile(str(path))
+        other.lock()
+        other.unlock()
 
     def test_it_listens(self, serve: Serve, tmp_path: Path) -> None:
         """The service has the settings, and its ports are open before it starts."""

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
+from twisted.cred.credentials import IUsernamePassword
+from twisted.internet.task import Clock
 
 from chatproto import Settings
 from chatproto.errors import SettingError
+from chatproto.stores import Store
 from chatproto.stores.memory import memory_store
 from chatproto.testing import START, World
 
@@ -136,6 +143,42 @@ def test_addresses() -> None:
 
 
 def test_a_store_of_ones_own() -> None:
-    """A world keeps things in the store it is given."""
-    store = memory_store(World().clock, lambda: START)
-    assert World(store=store).store is store
+    """A world keeps things in the store that it is given a maker of; that gets the world's time."""
+    made: list[Store] = []
+
+    def make_store(clock: Clock, now: Callable[[], float]) -> Store:
+        assert clock.seconds() == now() == START
+        made.append(memory_store(clock, now))
+        return made[-1]
+
+    world = World(make_store=make_store)
+    assert [world.store] == made
+    one, two = world.client(), world.client()
+    one.send(b"a\n")
+    assert two.received() == b"A\n"
+
+
+def test_no_file_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever store the settings name, a world keeps everything in memory."""
+    monkeypatch.chdir(tmp_path)
+    world = World(store="rooms.db")
+    world.named("alice").send(b"/register secret-words\n/history\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+class Everyone:
+    """A checker that lets everyone in."""
+
+    credentialInterfaces = (IUsernamePassword,)
+
+    def requestAvatarId(self, credentials: Any) -> bytes:
+        """Let the user in."""
+        name: bytes = credentials.username
+        return name
+
+
+def test_checkers_of_ones_own() -> None:
+    """A world checks passwords with the checkers that it is given."""
+    client = World(checkers=[Everyone()]).client()
+    client.send(b"/login alice anything\n")
+    assert client.received() == b"-> you are logged in as alice\n"

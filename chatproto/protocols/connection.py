@@ -137,9 +137,12 @@ class ClientConnection:
             self.transport.setTcpKeepAlive(True)  # or a peer that lost its power stays for ever
         high_water = door.settings.high_water * 1024
         outbox = outbox_for(self.transport, high_water, door.clock.seconds, self._drained)
-        self.session = door.hub.connect(codec, outbox, self.hang_up)
+        is_tls = isinstance(self.transport, TLSMemoryBIOProtocol)
+        self.session = door.hub.connect(
+            codec, outbox, self.hang_up, self.peer, is_secure=is_tls or self.peer.is_local
+        )
         door.opened(self)
-        if isinstance(self.transport, TLSMemoryBIOProtocol):
+        if is_tls:
             self._due(HANDSHAKE, f"no TLS handshake within {HANDSHAKE:g} s")
         else:
             self._begin()

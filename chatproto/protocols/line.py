@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from chatproto import commands
 from chatproto.address import Peer
-from chatproto.errors import ChatError, NameRefused, StreamError
+from chatproto.errors import ChatError, CommandError, LoginFailed, NameRefused, StreamError
 from chatproto.pacing import pace_for
 from chatproto.protocols.connection import ClientConnection, Door
 from chatproto.protocols.detect import REFUSALS, Speaks, detect
@@ -130,12 +130,18 @@ class ChatProtocol(ClientConnection, LineReceiver):
             text = decode(line)
             if self._naming:
                 self._name(text)
-            elif not text.startswith("/") or self._door.settings.nicknames == "off":
+            elif self._door.settings.nicknames == "off":
                 hub.say(session, text)
-            elif text.startswith("//"):
-                hub.say(session, text[1:])
-            else:
+            elif not text.startswith("/"):
+                if text.startswith(" ") and commands.is_secret(text):
+                    raise CommandError("this looks like a password behind a space: not sent")
+                hub.say(session, text)
+            elif not text.startswith("//"):
                 self._do(text)
+            elif commands.is_secret(text):
+                raise CommandError("this looks like a password behind two slashes: not sent")
+            else:
+                hub.say(session, text[1:])
         except ChatError as error:
             session.error(error.sentence)
 
@@ -151,7 +157,15 @@ class ChatProtocol(ClientConnection, LineReceiver):
             self._due(LOGIN, f"no nick chosen within {LOGIN:g} s")
             self.session.answer("what is your nick?")
         else:
-            self._door.hub.enter(self.session)
+            self._enter()
+
+    def _enter(self) -> None:
+        hub, session = self._door.hub, self.session
+        hub.enter(session)
+        if hub.past.concerns(session):
+            self._await(Deferred.fromCoroutine(hub.show_missed(session, *session.cursors)))
+            if self._waiting is not None:
+                self._waiting.addBoth(lambda _: self._go_on())
 
     def _decide(self) -> bool:
         """Tell whether this is a client of ours; refuse it when it is not."""
@@ -290,20 +304,30 @@ class ChatProtocol(ClientConnection, LineReceiver):
 
     def _name(self, text: str) -> None:
         """Take `text` as the nick that was asked for, or as a command that needs none."""
-        if text.startswith("/") and text[1:].partition(" ")[0].lower() in ("quit", "exit", "help"):
+        word = text[1:].partition(" ")[0].lower() if text.startswith("/") else ""
+        if word in ("quit", "exit", "help"):
             self._do(text)
-            return
-        nick = text.removeprefix("/nick ").strip()
-        naming = Deferred.fromCoroutine(self._door.hub.name(self.session, nick))
-        self._await(naming.addCallback(self._named))
+        else:
+            self._await(Deferred.fromCoroutine(self._choose(text, is_login=word == "login")))
 
-    def _named(self, _: None) -> None:
+    async def _choose(self, text: str, *, is_login: bool) -> None:
+        """Come in with a nick, or with an account."""
+        hub, session = self._door.hub, self.session
+        if is_login:
+            logging_in = commands.run(hub, session, text)
+            if logging_in is not None:
+                await logging_in
+        else:
+            await hub.name(session, text.removeprefix("/nick ").strip())
+        if self._why or not session.nick:
+            return
         self._naming = False
         self._no_deadline()
-        room = self._door.hub.enter(self.session)
-        self.session.answer(
-            f"you are {self.session.nick}, in {room.name} ({len(room.members)} here)"
-        )
+        if session.place is None:  # else it took over from another connection, and its room
+            hub.enter(session)
+        here = len(hub.rooms[session.room].members)
+        session.answer(f"you are {session.nick}, in {session.room} ({here} here)")
+        await hub.show_missed(session, session.place)
 
     def _await(self, command: Deferred[None]) -> None:
         """Read no further line until `command` has finished."""
@@ -321,7 +345,7 @@ class ChatProtocol(ClientConnection, LineReceiver):
         if not isinstance(error, ChatError):
             log.failure("client {client} failed", failure, client=self.session.id)
             self.cut("an error in the server")
-        elif self._naming and isinstance(error, NameRefused):
+        elif self._naming and isinstance(error, NameRefused | LoginFailed):
             self.session.error(f"{error.sentence}; what is your nick?")
         else:
             self.session.error(error.sentence)

@@ -31,9 +31,11 @@ class LineCodec:
         """Return a private message as its sender sees it."""
         return f"[to {event.to}] {event.text}{self._ending}".encode()
 
-    def past(self, event: Event) -> str:
-        """Return an event with the local time of day in front."""
-        clock = time.strftime("%H:%M:%S", time.localtime(event.time))
+    def past(self, event: Event, now: float) -> str:
+        """Return an event with the local time of day in front, and the date if it is another."""
+        when = time.localtime(event.time)
+        is_today = when[:3] == time.localtime(now)[:3]
+        clock = time.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M:%S", when)
         return f"{clock} {_FORMS[event.kind](event)}"
 
     def answer(self, text: str) -> bytes:
@@ -58,8 +60,15 @@ def _said(event: Event) -> str:
 
 
 def _left(event: Event) -> str:
-    words = f": {event.text}" if event.text else ""
-    return f"* {event.sender} left ({event.here} here){words}"
+    return f"* {event.sender} left ({event.here} here){_words(event)}"
+
+
+def _kicked(event: Event) -> str:
+    return f"* {event.to} was put out by {event.sender} ({event.here} here){_words(event)}"
+
+
+def _words(event: Event) -> str:
+    return f": {event.text}" if event.text else ""
 
 
 _FORMS: Final[dict[Kind, Callable[[Event], str]]] = {
@@ -70,6 +79,8 @@ _FORMS: Final[dict[Kind, Callable[[Event], str]]] = {
     Kind.RENAMED: lambda event: f"* {event.sender} is now {event.text}",
     Kind.TOPIC: lambda event: f"* {event.sender} set the topic: {event.text}",
     Kind.PRIVATE: lambda event: f"[{event.sender}] {event.text}",
+    Kind.KICKED: _kicked,
+    Kind.ANNOUNCED: lambda event: f"* {event.sender} announces: {event.text}",
 }
 
 LF = LineCodec(b"\n")

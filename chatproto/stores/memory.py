@@ -10,21 +10,29 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Final
+from itertools import dropwhile, islice
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from chatproto.model import Draft, Event, Page
-from chatproto.stores import Deliver, Store, Topic
-from chatproto.stores.ring import Ring
+from chatproto.model import (
+    TALK,
+    Account,
+    Draft,
+    Event,
+    Found,
+    Mark,
+    Page,
+    Restriction,
+)
+from chatproto.stores import Deliver, Refused, Store, Topic
+from chatproto.stores.recent import ROOMS, Recent
+from chatproto.stores.words import matches, query
+from chatproto.text import fold
 
-TOTAL_BYTES: Final = 64 * 1024 * 1024
-"""About so many bytes of events kept over all rooms; beyond it the rooms that were silent for the
-longest time lose theirs."""
-
-ROOMS: Final = 10_000
-"""Rooms remembered after their last event."""
+POSITIONS: Final = 100_000
+"""Read positions kept; beyond it the oldest are forgotten."""
 
 _NO_TOPIC: Final = Topic("", "")
 
@@ -37,27 +45,30 @@ class MemoryLog:
         clock: IReactorTime,
         now: Callable[[], float],
         *,
-        make_ring: Callable[[], Ring] = Ring,
-        total_bytes: int = TOTAL_BYTES,
+        recent: Recent | None = None,
+        last_id: int = 0,
     ) -> None:
-        """Batch by the turns of `clock`; `now` returns the Unix time in seconds."""
+        """Batch by the turns of `clock`; `now` returns the Unix time in seconds.
+
+        The first id is the one after `last_id`.
+        """
         self._clock = clock
         self._now = now
-        self._make_ring = make_ring
-        self._total_bytes = total_bytes
-        self._rings: OrderedDict[str, Ring] = OrderedDict()  # the most recently used last
-        self._bytes = 0
-        self._last_id = 0
+        self._recent = recent or Recent()
+        self._last_id = last_id
         self._queue: list[Draft] = []
         self._turn: IDelayedCall | None = None
         self._deliver: Deliver
 
-    def start(self, deliver: Deliver) -> None:
-        """Deliver to `deliver` from now on."""
+    def start(self, deliver: Deliver, refused: Refused) -> int:
+        """Deliver to `deliver` from now on; nothing is ever refused."""
         self._deliver = deliver
+        return self._last_id
 
     def append(self, drafts: Sequence[Draft]) -> None:
         """Queue `drafts` until the network has been looked at again."""
+        if not drafts:
+            return
         self._queue.extend(drafts)
         if self._turn is None:
             self._turn = self._clock.callLater(0, self._gather)
@@ -66,12 +77,48 @@ class MemoryLog:
         self, room: str, *, after: int | None = None, before: int | None = None, limit: int
     ) -> Deferred[Page]:
         """Read from the room's ring."""
-        ring = self._rings.get(room)
+        ring = self._recent.ring(room)
         if ring is None:
             return succeed(Page(()))
         if after is not None:
             return succeed(Page(ring.after(after, limit)))
         return succeed(Page(ring.before(before, limit)))
+
+    def mark(
+        self,
+        room: str,
+        *,
+        lines: int | None = None,
+        since: float | None = None,
+        after: int | None = None,
+    ) -> Deferred[Mark]:
+        """Look in the room's ring."""
+        ring = self._recent.ring(room)
+        events = ring.before(None, len(ring)) if ring is not None else ()
+        if lines is not None:
+            events = events[-lines:] if lines else ()
+        elif since is not None:
+            events = [*dropwhile(lambda event: event.time < since, events)]
+        else:
+            events = [event for event in events if after is None or event.id > after]
+        return succeed(Mark(events[0].id - 1 if events else self._last_id, len(events)))
+
+    def search(self, room: str, words: str, limit: int) -> Deferred[Found]:
+        """Look at every event in the room's ring."""
+        ring = self._recent.ring(room)
+        wanted = query(words)
+        if ring is None or not wanted:
+            return succeed(Found((), 0))
+        found = (
+            event
+            for event in reversed(ring.before(None, len(ring)))
+            if event.kind in TALK and matches(wanted, f"{event.sender} {event.text}")
+        )
+        return succeed(Found([*islice(found, limit)][::-1], 0))
+
+    def forget(self, room: str) -> None:
+        """Let the room's ring go."""
+        self._recent.forget(room)
 
     def stop(self) -> Deferred[None]:
         """Deliver what is queued."""
@@ -88,37 +135,25 @@ class MemoryLog:
         queue, self._queue = self._queue, []
         now = self._now()
         events = [self._place(draft, now) for draft in queue]
-        self._forget()
+        self._recent.trim()
         self._deliver(events)
 
     def _place(self, draft: Draft, now: float) -> Event:
-        ring = self._rings.get(draft.room)
-        if ring is None:
-            ring = self._rings[draft.room] = self._make_ring()
-        else:
-            self._rings.move_to_end(draft.room)
         self._last_id += 1
-        event = Event(self._last_id, ring.last_seq + 1, now, *draft)
-        self._bytes += ring.add(event)
+        event = Event(self._last_id, self._recent.last_seq(draft.room) + 1, now, *draft)
+        self._recent.add(event)
         return event
-
-    def _forget(self) -> None:
-        """Keep within the bounds over all rooms: the longest silent room goes first."""
-        while len(self._rings) > ROOMS:
-            self._bytes -= self._rings.popitem(last=False)[1].clear()
-        if self._bytes > self._total_bytes:
-            for ring in self._rings.values():  # the ring itself stays, for its numbers
-                self._bytes -= ring.clear()
-                if self._bytes <= self._total_bytes:
-                    break
 
 
 class MemoryDirectory:
-    """Topics in memory, of the rooms that were given one most recently."""
+    """Everything beside the events, in memory."""
 
     def __init__(self) -> None:
         """Start with nothing known."""
         self._topics: OrderedDict[str, Topic] = OrderedDict()
+        self._accounts: dict[str, Account] = {}
+        self._positions: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._restrictions: dict[tuple[str, str], Restriction] = {}
 
     def topic(self, room: str) -> Deferred[Topic]:
         """Return the topic at once."""
@@ -132,6 +167,71 @@ class MemoryDirectory:
             if len(self._topics) > ROOMS:
                 self._topics.popitem(last=False)
         return succeed(None)
+
+    def account(self, folded_nick: str) -> Deferred[Account | None]:
+        """Return the account at once."""
+        return succeed(self._accounts.get(folded_nick))
+
+    def accounts(self) -> Deferred[Sequence[Account]]:
+        """Return all accounts at once."""
+        return succeed([self._accounts[name] for name in sorted(self._accounts)])
+
+    def add_account(self, account: Account) -> Deferred[bool]:
+        """Keep the account unless there is one."""
+        name = fold(account.nick)
+        if name in self._accounts:
+            return succeed(False)
+        self._accounts[name] = account
+        return succeed(True)
+
+    def change_account(
+        self,
+        folded_nick: str,
+        *,
+        secret: str | None = None,
+        is_operator: bool | None = None,
+        address: str | None = None,
+    ) -> Deferred[bool]:
+        """Change the account."""
+        account = self._accounts.get(folded_nick)
+        if account is None:
+            return succeed(False)
+        given = {"secret": secret, "is_operator": is_operator, "address": address}
+        changes: dict[str, Any] = {key: new for key, new in given.items() if new is not None}
+        self._accounts[folded_nick] = account._replace(**changes)
+        return succeed(True)
+
+    def remove_account(self, folded_nick: str) -> Deferred[bool]:
+        """Forget the account and its positions."""
+        for key in [key for key in self._positions if key[0] == folded_nick]:
+            del self._positions[key]
+        return succeed(self._accounts.pop(folded_nick, None) is not None)
+
+    def position(self, folded_nick: str, room: str) -> Deferred[int | None]:
+        """Return the position at once."""
+        return succeed(self._positions.get((folded_nick, room)))
+
+    def set_position(self, folded_nick: str, room: str, position: int | None) -> Deferred[None]:
+        """Keep the position; who is there now needs none, as nothing survives the process."""
+        self._positions.pop((folded_nick, room), None)
+        if position is not None:
+            self._positions[folded_nick, room] = position
+            if len(self._positions) > POSITIONS:
+                self._positions.popitem(last=False)
+        return succeed(None)
+
+    def restrictions(self) -> Deferred[Sequence[Restriction]]:
+        """Return them at once."""
+        return succeed(sorted(self._restrictions.values(), key=lambda one: (one.subject, one.kind)))
+
+    def add_restriction(self, restriction: Restriction) -> Deferred[None]:
+        """Keep it."""
+        self._restrictions[restriction.kind, restriction.subject] = restriction
+        return succeed(None)
+
+    def remove_restriction(self, kind: str, subject: str) -> Deferred[bool]:
+        """Forget it."""
+        return succeed(self._restrictions.pop((kind, subject), None) is not None)
 
 
 class LocalNames:

@@ -56,6 +56,13 @@ class Ring:
         self._full_events = int(max_events * (1 + _TRIM_SLACK))
         self._full_bytes = int(max_bytes * (1 + _TRIM_SLACK))
 
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def reaches(self, event_id: int) -> bool:
+        """Tell whether every event of the room after `event_id` is still here."""
+        return bool(self._events) and self._events[0].id <= event_id
+
     def add(self, event: Event) -> int:
         """Append `event`, let the oldest fall off, and return by how many bytes this grew."""
         before = self.bytes

@@ -40,7 +40,8 @@ def test_daemon(start: Start, folder: Path) -> None:
     says_hello(server)
     server.signal(signal.SIGTERM)
     server.wait_end()
-    assert sorted(os.listdir(folder)) == ["chat.log"]
+    # The lock stays, so that nobody ever locks a file that somebody else has just removed.
+    assert sorted(os.listdir(folder)) == ["chat.db", "chat.db-lock", "chat.log"]
     assert "stopping" in server.text()
 
 
@@ -49,7 +50,10 @@ def test_unix_socket(start: Start, command: Command, folder: Path, daemon: bool)
     """A socket that is served is not taken over by a second server, and goes with its own."""
     server = start(port="unix:chat.sock", daemon=daemon)
     before = sorted(os.listdir(folder))
-    assert command("--logfile=new.log", "-n", "chat", "--port=unix:chat.sock").returncode == 1
+    second = ("--logfile=new.log", "-n", "chat", "--port=unix:chat.sock", "--store=memory")
+    done = command(*second)
+    assert done.returncode == 1
+    assert "the port is in use already" in done.stderr
     assert sorted(os.listdir(folder)) == before
     alice, bob = (server.connect_unix(folder / "chat.sock") for _ in range(2))
     alice.send(b"hello\n")
@@ -69,6 +73,9 @@ def test_umask(start: Start, folder: Path, flags: tuple[str, ...], umask: int) -
     server.signal(signal.SIGHUP)
     server.wait_for_file()
     assert server.log.stat().st_mode & 0o777 == 0o666 & ~umask
+    # What was said in private is nobody else's, whatever the umask.
+    for path in folder.glob("chat.db*"):
+        assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_rundir(start: Start, folder: Path) -> None:
@@ -85,6 +92,8 @@ def test_rundir(start: Start, folder: Path) -> None:
     assert server.connect().line() == b"* two\n"
     server.end()
     assert not (folder / "chat.sock").exists()
+    assert (folder / "chat.db").exists()
+    assert not list((folder / "elsewhere").glob("chat.db*"))
 
 
 @pytest.mark.parametrize("daemon", [False, True], ids=["foreground", "daemon"])

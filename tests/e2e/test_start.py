@@ -32,12 +32,12 @@ def test_help(command: Command) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     words = " ".join(done.stdout.split())
     for setting in dataclasses.fields(Settings):
-        shown = re.search(rf"--{setting.name.replace('_', '-')}=.*?(?= -|$)", words)
+        shown = re.search(rf"--{setting.name.replace('_', '-')}[= ].*?(?= -|$)", words)
         assert shown, setting.name
         default: Any = setting.default
         if setting.name == "port":
             default = default[0]
-        if default != "":
+        if default not in ("", (), False):
             plain = f"{default:g}" if isinstance(default, float) else default
             assert f"[{plain}]" in shown.group(), setting.name
     assert "CHAT_" in words
@@ -78,6 +78,7 @@ FILES = {
     "latin1.toml": b"motd = 'gr\xfc\xdfe'\n",
     "latin1.txt": b"gr\xfc\xdfe\n",
     "empty.pem": b"",
+    "foreign.db": b"dear reader, " * 1000,
 }
 
 WRONG = {
@@ -98,6 +99,13 @@ WRONG = {
     "no such motd": (["--motd", "@nowhere.txt"], {}, "--motd"),
     "a folder as motd": (["--motd", "@."], {}, "--motd"),
     "motd not UTF-8": (["--motd", "@latin1.txt"], {}, "--motd"),
+    "another kind of store": (["--store", "redis://localhost"], {}, "--store"),
+    "no such folder for it": (["--store", "nowhere/chat.db"], {}, "--store"),
+    "a folder as store": (["--store", "."], {}, "--store"),
+    "a foreign store": (["--store", "foreign.db"], {}, "--store"),
+    "retaining in memory": (["--store", "memory", "--retain", "90d"], {}, "--retain"),
+    "replaying nothing": (["--history", "off", "--replay", "5"], {}, "--replay"),
+    "no such checker": (["--auth", "nonsense:x"], {}, "nonsense"),
     "no such endpoint": (["--port", "nonsense:1"], {}, "--port nonsense:1"),
     "no such port": (["--port", "65536"], {}, "--port"),
     "no port in it": (["--port", "tcp:chat"], {}, "--port tcp:chat"),
@@ -107,6 +115,11 @@ WRONG = {
     "no such folder": (["--port", "unix:nowhere/chat.sock"], {}, "--port unix:nowhere/chat.sock"),
     "no systemd": (["--port", "systemd:domain=INET:index=0"], {}, "--port systemd:domain=INET"),
 }
+
+
+def files(folder: Path) -> list[str]:
+    """Return the names of the files in `folder`."""
+    return sorted(os.listdir(folder))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +132,7 @@ def test_wrong(command: Command, folder: Path, case: str, daemon: bool) -> None:
     flags, environ, name = WRONG[case]
     for file, content in FILES.items():
         (folder / file).write_bytes(content)
-    before = sorted(os.listdir(folder))
+    before = files(folder)
     twistd = [] if daemon else ["-n"]
     done = command(*twistd, "chat", "--port", "unix:chat.sock", *flags, environ=environ)
     assert (done.returncode, done.stdout) == (1, "")
@@ -128,7 +141,7 @@ def test_wrong(command: Command, folder: Path, case: str, daemon: bool) -> None:
     assert done.stderr.endswith("\n")
     assert done.stderr[:-1].isprintable()
     assert name in done.stderr
-    assert sorted(os.listdir(folder)) == before
+    assert files(folder) == before
 
 
 @pytest.mark.parametrize("daemon", [False, True], ids=["foreground", "daemon"])
@@ -144,12 +157,28 @@ def test_busy(
         "number": str(busy),
         "unix": "unix:busy.sock",
     }[kind]
-    before = sorted(os.listdir(folder))
+    before = files(folder)
     twistd = ["--logfile=new.log", "--pidfile=new.pid", *([] if daemon else ["-n"])]
-    done = command(*twistd, "chat", "--port", "unix:chat.sock", "--port", port)
+    chat = ["chat", "--store", "chat.db-other", "--port", "unix:chat.sock"]
+    done = command(*twistd, *chat, "--port", port)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"twistd chat: --port {port}: the port is in use already\n"
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize("daemon", [False, True], ids=["foreground", "daemon"])
+def test_busy_store(command: Command, start: Start, folder: Path, daemon: bool) -> None:
+    """A store that another server uses is told of, and that server goes on with it."""
+    server = start()
+    before = sorted(os.listdir(folder))
+    twistd = ["--logfile=new.log", "--pidfile=new.pid", *([] if daemon else ["-n"])]
+    done = command(*twistd, "chat", "--port", "unix:chat.sock")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"twistd chat: --store {folder}/chat.db: another server is using it\n"
     assert sorted(os.listdir(folder)) == before
+    alice, bob = server.connect(), server.connect()
+    alice.send(b"hello\n")
+    assert bob.line() == b"HELLO\n"
 
 
 @pytest.mark.parametrize("daemon", [False, True], ids=["foreground", "daemon"])
@@ -160,7 +189,7 @@ def test_unwritable_log(command: Command, folder: Path, path: str, daemon: bool)
     done = command(*twistd, "chat", "--port", "unix:chat.sock")
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(rf"twistd chat: --logfile {path}: .+\n", done.stderr)
-    assert os.listdir(folder) == []
+    assert files(folder) == []
 
 
 def test_log_survives_a_failed_start(command: Command, folder: Path, busy: int) -> None:
@@ -186,6 +215,39 @@ def test_restart_at_once(start: Start, port: str) -> None:
     alice, bob = server.connect(), server.connect()
     alice.send(b"hello\n")
     assert bob.line() == b"HELLO\n"
+
+
+@pytest.mark.parametrize("daemon", [False, True], ids=["foreground", "daemon"])
+def test_history_after_a_restart(start: Start, daemon: bool) -> None:
+    """What was seen before kill -9 is in the history afterwards; so is what was said since."""
+    killed = start(daemon=daemon)
+    alice, bob = killed.connect(), killed.connect()
+    alice.send(b"hello\n")
+    assert bob.line() == b"HELLO\n"
+    killed.signal(signal.SIGKILL)
+    killed.wait_end()
+    server = start()
+    carol, dave = server.connect(), server.connect()
+    carol.send(b"again\n")
+    assert dave.line() == b"AGAIN\n"
+    carol.send(b"/history\n")
+    assert [line.split()[-1] for line in carol.lines(2)] == [b"HELLO", b"AGAIN"]
+
+
+@pytest.mark.parametrize("flags", [("--store", "memory"), ("--history", "off")])
+def test_no_history_after_a_restart(start: Start, folder: Path, flags: tuple[str, ...]) -> None:
+    """Where nothing is to be kept, nothing that was said is in any file."""
+    server = start(*flags)
+    alice, bob = server.connect(), server.connect()
+    alice.send(b"hello\n")
+    assert bob.line() == b"HELLO\n"
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        server.signal(number)
+        server.wait_end()
+        for path in folder.glob("chat.db*"):
+            assert b"HELLO" not in path.read_bytes()
+        server = start(*flags)
+    assert (folder / "chat.db").exists() == (flags[0] == "--history")
 
 
 def test_restart_on_a_unix_socket(start: Start, folder: Path) -> None:

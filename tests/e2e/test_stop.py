@@ -110,7 +110,7 @@ def test_no_new_clients(
     assert reader.rest() == b"* the server is stopping\n"
     reader.close()
     server.wait_end()
-    assert os.listdir(folder) == ["chat.log"]
+    assert sorted(os.listdir(folder)) == ["chat.db", "chat.db-lock", "chat.log"]
 
 
 def test_drain_is_as_long_as_told(slow: Callable[..., tuple[Server, Conn]]) -> None:

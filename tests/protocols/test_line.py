@@ -1030,3 +1030,119 @@ def test_any_method_is_a_request(request_line: bytes) -> None:
     page.send(request_line + b"\r\nHost: x\r\n\r\nhello\n")
     assert page.received().startswith(b"HTTP/1.1 404 ")
     assert watcher.received() == b""
+
+
+# Passwords, and coming in.
+
+
+@pytest.mark.parametrize(
+    ("line", "behind"),
+    [
+        (b" /login alice secret-words", "a space"),
+        (b"   /REGISTER secret-words", "a space"),
+        (b"//password secret-words new", "two slashes"),
+        (b"//unregister secret-words", "two slashes"),
+    ],
+)
+def test_a_password_by_mistake(line: bytes, behind: str) -> None:
+    """A command with a password that would be said to everyone is not said, and it is told why."""
+    world = World()
+    alice, other = world.named("alice"), world.client()
+    alice.send(line + b"\n")
+    words = f"! this looks like a password behind {behind}: not sent\n"
+    assert alice.received() == words.encode()
+    assert other.received() == b""
+    other.send(b"/history\n/search secret\n")
+    assert b"SECRET" not in other.received().upper()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b" /list", b" /LIST"),
+        (b"//list", b"/LIST"),
+        (b"see /login alice secret", b"SEE /LOGIN ALICE SECRET"),
+        (b" login", b" LOGIN"),
+    ],
+)
+def test_what_is_no_password(line: bytes, said: bytes) -> None:
+    """What only resembles a command with a password is said as it is."""
+    world = World()
+    one, other = world.client(), world.client()
+    one.send(line + b"\n")
+    assert other.received() == said + b"\n"
+
+
+def test_without_nicknames_every_line_is_data() -> None:
+    """Where there are no commands there are no passwords either: nothing is held back."""
+    world = World(nicknames="off")
+    one, other = world.client(), world.client()
+    one.send(b" /login a b\n//login a b\n")
+    assert other.received() == b" /LOGIN A B\n//LOGIN A B\n"
+
+
+def test_a_password_is_in_no_log() -> None:
+    """Neither a right nor a wrong password is logged, nor is one sent by mistake."""
+    world = World()
+    with capturedLogs() as events:
+        alice = world.named("alice")
+        alice.send(b"/register secret-words\n/login alice secret-words\n//login a secret-words\n")
+        alice.send(b"/password secret-words secret-others\n/logout\n/login alice secret-nope\n")
+        alice.close()
+    assert events
+    assert not [event for event in events if "secret" in formatEvent(event) + repr(event)]
+
+
+def test_the_last_lines_on_coming_in() -> None:
+    """With `--replay` who comes in is shown the last lines, before what it has sent counts."""
+    world = World(replay=2)
+    one = world.client()
+    one.send(b"one\ntwo\nthree\n")
+    address = IPv4Address("TCP", "127.0.0.1", 40_001)
+    late = Client(world, world.factory.buildProtocol(address), address)
+    world.clients.append(late)
+    late.feed(b"four\n/rooms\n")
+    world.turn(20)
+    lines = late.received().decode().splitlines()
+    assert [line.split()[-1] for line in lines] == ["TWO", "THREE", "(2)"]
+    assert one.received() == b"FOUR\n"
+
+
+def test_an_account_instead_of_a_nick() -> None:
+    """Where a nick is required one can come in with an account, and is in the room then."""
+    world = World(nicknames="required")
+    alice = world.client()
+    alice.send(b"alice\n/register secret-words\n/quit\n")
+    alice.received()
+    again = world.client()
+    again.send(b"alice\n")
+    assert again.received().decode().splitlines() == [
+        "-> what is your nick?",
+        "! alice is registered: /login alice PASSWORD if it is yours; what is your nick?",
+    ]
+    again.send(b"/login alice wrong-words\n")
+    assert again.received() == (
+        b"! there is no such account, or the password is wrong; what is your nick?\n"
+    )
+    again.send(b"hello\n")
+    again.received()
+    other = world.client()
+    other.send(b"/login alice secret-words\n")
+    lines = other.received().decode().splitlines()
+    assert lines[1] == "-> you are logged in as alice"
+    assert "-> you are alice, in lobby (2 here)" in lines
+    assert other.is_connected
+    world.wait(100)
+    assert other.is_connected
+
+
+def test_leaving_while_logging_in() -> None:
+    """Where a nick is required and none is chosen in time, tries to log in do not help."""
+    world = World(nicknames="required")
+    client = world.client()
+    for _ in range(3):
+        world.wait(19)
+        client.send(b"/login alice secret-words\n")
+    assert client.is_connected
+    world.wait(3)
+    assert not client.is_connected

@@ -12,10 +12,15 @@ from chatproto.codec import Codec
 from chatproto.model import Event, Kind
 from chatproto.protocols.linecodec import CRLF, LF, LineCodec
 
+WHEN = 1_700_000_000.0
+"""When everything here happened: 2023-11-14 22:13:20 UTC."""
+
+DAY = 86_400.0
+
 
 def event(kind: Kind, text: str = "", sender: str = "alice", here: int = 0, to: str = "") -> Event:
     """Return an event of that kind."""
-    return Event(1, 1, 1_700_000_000.0, "lobby", kind, sender, text, 7, here, to)
+    return Event(1, 1, WHEN, "lobby", kind, sender, text, 7, here, to)
 
 
 SHOWN = [
@@ -30,6 +35,9 @@ SHOWN = [
     (event(Kind.RENAMED, "bob"), "* alice is now bob"),
     (event(Kind.TOPIC, "cats"), "* alice set the topic: cats"),
     (event(Kind.PRIVATE, "psst", to="bob"), "[alice] psst"),
+    (event(Kind.KICKED, here=2, to="eve"), "* eve was put out by alice (2 here)"),
+    (event(Kind.KICKED, "noise", here=2, to="eve"), "* eve was put out by alice (2 here): noise"),
+    (event(Kind.ANNOUNCED, "tea at 5"), "* alice announces: tea at 5"),
 ]
 """Every kind of event, and its line."""
 
@@ -109,12 +117,33 @@ def test_history_has_the_time_of_day(
 ) -> None:
     """A line of history is the event's own form behind the local time of day."""
     local_time(zone)
-    assert LF.past(shown) == CRLF.past(shown) == f"{clock} {line}"
+    assert LF.past(shown, WHEN) == CRLF.past(shown, WHEN) == f"{clock} {line}"
+
+
+@pytest.mark.parametrize(
+    ("zone", "later", "when"),
+    [
+        ("UTC0", 0.0, "22:13:20"),
+        ("UTC0", 6399.0, "22:13:20"),
+        ("UTC0", 6400.0, "2023-11-14 22:13:20"),
+        ("UTC0", 30 * DAY, "2023-11-14 22:13:20"),
+        ("UTC0", 365 * DAY, "2023-11-14 22:13:20"),
+        ("UTC0", -DAY, "2023-11-14 22:13:20"),
+        ("XXX-5:30", 6400.0, "03:43:20"),
+        ("XXX-5:30", DAY, "2023-11-15 03:43:20"),
+    ],
+)
+def test_history_of_another_day_has_the_date(
+    zone: str, later: float, when: str, local_time: Callable[[str], None]
+) -> None:
+    """What was not said today, where the server is, has the date as well."""
+    local_time(zone)
+    assert LF.past(event(Kind.SAID, "HELLO"), WHEN + later) == f"{when} <alice> HELLO"
 
 
 def test_history_is_an_answer() -> None:
     """History of several events is one answer, whose every line is marked."""
-    past = [LF.past(shown) for shown, _ in SHOWN]
+    past = [LF.past(shown, WHEN) for shown, _ in SHOWN]
     lines = LF.answer("\n".join(past)).decode().splitlines()
     assert len(lines) == len(SHOWN)
     assert all(re.match(r"-> \d\d:\d\d:\d\d ", line) for line in lines)

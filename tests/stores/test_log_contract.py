@@ -6,96 +6,32 @@ may have threads and connections of its own, and wait for events, never for time
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from functools import wraps
+from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any, Final, ParamSpec
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
-from chatproto.model import Draft, Event, Kind, inbox
-from chatproto.stores import Store, Topic
+from chatproto.model import Account, Draft, Event, Kind, Restriction, inbox
+from chatproto.stores import Topic
 from chatproto.stores.memory import memory_store
 
-Make = Callable[[Any, Callable[[], float]], Store]
-"""Makes an empty store, from a reactor and what tells the Unix time."""
+from .conftest import Make, Opened, OpenStore, draft, in_reactor, sqlite, texts
 
-STORES: Final[dict[str, Make]] = {"memory": memory_store}
-
-DEADLINE: Final = 10.0
-"""Seconds after which a store that does not answer fails its test."""
-
-P = ParamSpec("P")
-
-
-def in_reactor(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, Deferred[None]]:
-    """Let a coroutine be a test of pytest-twisted's, with a deadline."""
-
-    @wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> Deferred[None]:
-        clock: Any = reactor
-        return Deferred.fromCoroutine(test(*args, **kwargs)).addTimeout(DEADLINE, clock)
-
-    return run
-
-
-def draft(text: str, room: str = "lobby", kind: Kind = Kind.SAID) -> Draft:
-    """Return a draft of a text."""
-    return Draft(room, kind, "alice", text, 7)
-
-
-def texts(events: Sequence[Event]) -> list[str]:
-    """Return what the events say."""
-    return [event.text for event in events]
-
-
-class Opened:
-    """A store that is open, and what it has delivered."""
-
-    def __init__(self, make: Make) -> None:
-        """Open a store and collect what it delivers."""
-        self.time = 1_700_000_000.0
-        self.store = make(reactor, lambda: self.time)
-        self.log, self.directory, self.names = self.store
-        self.delivered: list[Event] = []
-        self.on_delivery: Callable[[Sequence[Event]], None] = lambda events: None
-        self._awaited: list[tuple[int, Deferred[None]]] = []
-        self.log.start(self._deliver)
-
-    def has(self, number: int) -> Awaitable[None]:
-        """Return what fires when so many events have been delivered."""
-        waiting: Deferred[None] = Deferred()
-        self._awaited.append((number, waiting))
-        self._check()
-        return waiting
-
-    async def say(self, *words: str, room: str = "lobby") -> list[Event]:
-        """Append a draft for each word in one piece, and return the events once delivered."""
-        before = len(self.delivered)
-        self.log.append([draft(word, room) for word in words])
-        await self.has(before + len(words))
-        return self.delivered[before:]
-
-    def _deliver(self, events: Sequence[Event]) -> None:
-        self.delivered += events
-        self.on_delivery(events)
-        self._check()
-
-    def _check(self) -> None:
-        due = [one for one in self._awaited if one[0] <= len(self.delivered)]
-        self._awaited = [one for one in self._awaited if one not in due]
-        for _, waiting in due:
-            waiting.callback(None)
+STORES: Final[dict[str, Callable[[Path], Make]]] = {
+    "memory": lambda path: memory_store,
+    "sqlite": sqlite,
+    "sqlite without history": lambda path: sqlite(path, keep=None),
+}
+"""What makes an empty store, given a path that it may use."""
 
 
 @pytest.fixture(params=STORES)
-def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
+def opened(request: pytest.FixtureRequest, tmp_path: Path, open_store: OpenStore) -> Opened:
     """Return an empty store of each kind, open."""
-    opened = Opened(STORES[request.param])
-    yield opened
-    opened.log.stop()
+    return open_store(STORES[request.param](tmp_path / "chat.db"))
 
 
 class TestAppending:
@@ -159,6 +95,17 @@ class TestAppending:
         await opened.log.stop()
         assert texts(opened.delivered) == ["a", "b", "c"]
 
+    @in_reactor
+    async def test_appending_nothing_does_nothing(self, opened: Opened) -> None:
+        """No drafts are no event, and nobody is called for them."""
+        calls: list[Sequence[Event]] = []
+        opened.on_delivery = calls.append
+        opened.log.append(())
+        await opened.say("a")
+        opened.log.append([])
+        await opened.log.stop()
+        assert [texts(events) for events in calls] == [["a"]]
+
 
 class TestNumbers:
     """Ids, and numbers in the room."""
@@ -172,6 +119,11 @@ class TestNumbers:
         ids = [event.id for event in opened.delivered]
         assert ids == sorted(set(ids))
         assert all(type(event_id) is int and event_id > 0 for event_id in ids)
+
+    @in_reactor
+    async def test_an_empty_log_begins_after_none(self, opened: Opened) -> None:
+        """The last id of a log in which nothing was ever said is 0."""
+        assert opened.first_id == 0
 
     @in_reactor
     async def test_numbers_in_a_room_have_no_gaps(self, opened: Opened) -> None:
@@ -274,6 +226,182 @@ class TestPaging:
         assert texts(page.events) == ["a"]
 
 
+class TestMarks:
+    """Places in the past."""
+
+    async def _after(self, opened: Opened, **place: Any) -> list[str]:
+        """Return what comes after a mark, which must say itself how much that is."""
+        mark = await opened.log.mark("lobby", **place)
+        page = await opened.log.page("lobby", after=mark.after, limit=1000)
+        assert len(page.events) == mark.lines
+        return texts(page.events)
+
+    @in_reactor
+    async def test_a_room_that_nothing_was_said_in(self, opened: Opened) -> None:
+        """In an empty room nothing comes after any place."""
+        await opened.say("elsewhere", room="den")
+        for place in ({"lines": 5}, {"since": 0.0}, {"after": 0}):
+            assert await self._after(opened, **place) == []
+        (event,) = await opened.say("a")
+        assert await self._after(opened, after=event.id) == []
+
+    @pytest.mark.parametrize("lines", [0, 1, 2, 9, 10, 11, 1_000_000_000])
+    @in_reactor
+    async def test_the_last_lines(self, lines: int, opened: Opened) -> None:
+        """So many come after the mark, or all when there are fewer."""
+        for letter in "abcdefghij":
+            opened.log.append([draft(letter), draft("elsewhere", "den")])
+        await opened.has(20)
+        assert await self._after(opened, lines=lines) == [*"abcdefghij"[max(0, 10 - lines) :]]
+
+    @in_reactor
+    async def test_since_a_time(self, opened: Opened) -> None:
+        """An event of that very time is after the mark."""
+        start = opened.time
+        for letter in "abcdef":
+            await opened.say(letter)
+            await opened.say("elsewhere", room="den")
+            opened.time += 10.0
+        for ago, rest in ((-5.0, "abcdef"), (0.0, "abcdef"), (0.5, "bcdef"), (10.0, "bcdef")):
+            assert await self._after(opened, since=start + ago) == [*rest]
+        assert await self._after(opened, since=start + 50.0) == ["f"]
+        assert await self._after(opened, since=start + 50.5) == []
+
+    @pytest.mark.parametrize("place", range(10))
+    @in_reactor
+    async def test_after_an_id(self, place: int, opened: Opened) -> None:
+        """Any id is a place, also one of another room."""
+        events = await opened.say(*"abcde")
+        (elsewhere,) = await opened.say("elsewhere", room="den")
+        events += await opened.say(*"fghij")
+        assert await self._after(opened, after=events[place].id) == [*"abcdefghij"[place + 1 :]]
+        assert await self._after(opened, after=elsewhere.id) == [*"fghij"]
+        assert await self._after(opened, after=0) == [*"abcdefghij"]
+        assert await self._after(opened, after=events[-1].id + 1_000_000) == []
+
+
+class TestSearching:
+    """Finding words."""
+
+    async def _found(self, opened: Opened, words: str, limit: int = 100) -> list[str]:
+        found = await opened.log.search("lobby", words, limit)
+        assert found.unsearched == 0
+        return texts(found.events)
+
+    @in_reactor
+    async def test_every_word_must_be_there(self, opened: Opened) -> None:
+        """All words count, in any order, without case, and whole."""
+        await opened.say("red apples", "green Apples, red leaves", "apple", "redapples")
+        assert await self._found(opened, "APPLES red") == ["red apples", "green Apples, red leaves"]
+        assert await self._found(opened, "apple") == ["apple"]
+        assert await self._found(opened, "apples pear") == []
+
+    @in_reactor
+    async def test_an_asterisk_stands_for_any_end(self, opened: Opened) -> None:
+        """A word with an asterisk is the beginning of words."""
+        await opened.say("apple", "applause", "pineapple", "* app *")
+        assert await self._found(opened, "app*") == ["apple", "applause", "* app *"]
+        assert await self._found(opened, "appl* * **") == ["apple", "applause"]
+
+    @in_reactor
+    async def test_the_sender_counts(self, opened: Opened) -> None:
+        """Who said it is found like what was said."""
+        opened.log.append([draft("hi", sender="Bob_2"), draft("hi bob"), draft("ho")])
+        await opened.has(3)
+        assert await self._found(opened, "bob hi") == ["hi", "hi bob"]
+
+    @pytest.mark.parametrize(
+        ("said", "words"),
+        [
+            ("Crème brûlée", "creme brulee"),
+            ("creme", "crème"),
+            ("cafe\u0301", "café"),
+            ("café", "cafe\u0301"),
+            ("мой йод, ёлка", "МОЙ ёлка"),
+            ("한국어 게시판", "한국*"),
+            ("東京 タワー がある", "がある"),
+            ("ΣΟΦΟΣ ΔΡΟΜΟΣ", "δρομος"),
+            ("Straße", "STRAßE"),
+            ("கௌ aஔb", "aஔb"),
+            ("snake_case 3.14", "case 14"),
+        ],
+    )
+    @in_reactor
+    async def test_words_of_all_languages(self, said: str, words: str, opened: Opened) -> None:
+        """Case never counts, diacritics do not on Latin letters; elsewhere they make a letter."""
+        await opened.say(said, "something else")
+        assert await self._found(opened, words) == [said]
+
+    @pytest.mark.parametrize("words", ["", " ", "*", "!?", '"', "'", "_", "\u0301"])
+    @in_reactor
+    async def test_no_word_finds_nothing(self, words: str, opened: Opened) -> None:
+        """Without a letter or a digit there is nothing to look for."""
+        await opened.say("a ! ? \" ' _ *")
+        assert await self._found(opened, words) == []
+
+    @pytest.mark.parametrize(
+        "words", ['a" OR "b', "text : a", "NEAR(a b)", "NOT a", "a OR b", "r1", "room"]
+    )
+    @in_reactor
+    async def test_a_query_is_only_words(self, words: str, opened: Opened) -> None:
+        """Nothing in a query means more than its words."""
+        await opened.say("a", "b")
+        assert await self._found(opened, words) == []
+
+    @in_reactor
+    async def test_only_this_room_and_only_talk(self, opened: Opened) -> None:
+        """What was said elsewhere is not found, and neither are notices."""
+        await opened.say("apple", room="den")
+        opened.log.append([draft("apple", kind=kind) for kind in Kind])
+        await opened.has(1 + len(Kind))
+        found = await opened.log.search("lobby", "apple", 100)
+        talk = [Kind.SAID, Kind.ACTION, Kind.TOPIC, Kind.ANNOUNCED]
+        assert [event.kind for event in found.events] == talk
+        assert [*found.events] == [event for event in opened.delivered[1:] if event.kind in talk]
+        assert not (await opened.log.search("nowhere", "apple", 100)).events
+
+    @pytest.mark.parametrize("limit", [1, 2, 5, 6])
+    @in_reactor
+    async def test_the_last_ones_are_found(self, limit: int, opened: Opened) -> None:
+        """At most so many events are found: the newest ones, the oldest of them first."""
+        await opened.say(*(f"apple {number}" for number in range(5)))
+        expected = [f"apple {number}" for number in range(5)][-limit:]
+        assert await self._found(opened, "apple", limit) == expected
+
+
+class TestForgetting:
+    """Rooms that nobody can come back to."""
+
+    @in_reactor
+    async def test_nothing_is_left(self, opened: Opened) -> None:
+        """What was said before is gone, from every end."""
+        room = inbox(7)
+        await opened.say("a", "b", room=room)
+        await opened.say("lobby")
+        opened.log.forget(room)
+        assert await opened.history(room) == []
+        assert not (await opened.log.page(room, limit=1)).events
+        assert (await opened.log.mark(room, lines=9)).lines == 0
+        assert texts(await opened.history()) == ["lobby"]
+
+    @in_reactor
+    async def test_a_room_of_the_same_name_begins_anew(self, opened: Opened) -> None:
+        """What is said later is in a new room, counted from 1, also at once."""
+        room = inbox("bob")
+        await opened.say("a", "b", room=room)
+        opened.log.forget(room)
+        opened.log.append([draft("c", room)])
+        await opened.has(3)
+        assert texts(await opened.history(room)) == ["c"]
+        assert opened.delivered[-1].seq == 1
+
+    @in_reactor
+    async def test_a_room_that_never_was(self, opened: Opened) -> None:
+        """Forgetting what is not there does no harm."""
+        opened.log.forget("nowhere")
+        assert texts(await opened.say("a")) == ["a"]
+
+
 class TestStopping:
     """The end of a log."""
 
@@ -291,9 +419,19 @@ class TestStopping:
         await opened.log.stop()
         assert opened.delivered == []
 
+    @in_reactor
+    async def test_stopping_twice(self, opened: Opened) -> None:
+        """A second stop fires too, whether the first one has or not."""
+        opened.log.append([draft("a")])
+        first, second = opened.log.stop(), opened.log.stop()
+        await first
+        await second
+        await opened.log.stop()
+        assert texts(opened.delivered) == ["a"]
+
 
 class TestTopics:
-    """The directory."""
+    """Topics."""
 
     @in_reactor
     async def test_a_room_has_no_topic_at_first(self, opened: Opened) -> None:
@@ -317,6 +455,144 @@ class TestTopics:
         for _ in range(2):
             await opened.directory.set_topic("lobby", Topic("", "bob"))
             assert await opened.directory.topic("lobby") == never
+
+
+def account(nick: str, **fields: Any) -> Account:
+    """Return an account."""
+    return Account(nick, "secret", False, 1_700_000_000.25, "192.0.2.1")._replace(**fields)
+
+
+class TestAccounts:
+    """Accounts."""
+
+    @in_reactor
+    async def test_nobody_has_one_at_first(self, opened: Opened) -> None:
+        """An empty directory knows nobody."""
+        assert await opened.directory.account("alice") is None
+        assert [*await opened.directory.accounts()] == []
+
+    @in_reactor
+    async def test_an_account_comes_back_as_it_was(self, opened: Opened) -> None:
+        """Every field is kept; it is found under the folded nick, and only there."""
+        alice = account("Alice", is_operator=True, secret="$argon2id$…")
+        assert await opened.directory.add_account(alice)
+        found = await opened.directory.account("alice")
+        assert found == alice
+        assert found is not None
+        assert found.is_operator is True
+        assert await opened.directory.account("Alice") is None
+
+    @in_reactor
+    async def test_a_nick_has_one_account(self, opened: Opened) -> None:
+        """A second account of an equal nick is not added, not even the same one."""
+        alice = account("alice")
+        assert await opened.directory.add_account(alice)
+        assert not await opened.directory.add_account(account("ALICE", secret="other"))
+        assert not await opened.directory.add_account(alice)
+        assert await opened.directory.account("alice") == alice
+
+    @in_reactor
+    async def test_of_several_at_once_one_is_added(self, opened: Opened) -> None:
+        """Of several accounts of one nick that are added at once exactly one is."""
+        adding = [opened.directory.add_account(account("bob", secret=str(n))) for n in range(5)]
+        assert [await added for added in adding] == [True, False, False, False, False]
+        assert await opened.directory.account("bob") == account("bob", secret="0")
+
+    @in_reactor
+    async def test_an_account_is_changed(self, opened: Opened) -> None:
+        """Only an account that is there can be changed, and only in what is given."""
+        directory = opened.directory
+        assert not await directory.change_account("bob", secret="new")
+        assert await directory.account("bob") is None
+        first = account("Bob")
+        await directory.add_account(first)
+        await directory.add_account(account("alice"))
+        assert await directory.change_account("bob", secret="new")
+        assert await directory.change_account("bob", is_operator=True)
+        assert await directory.change_account("bob", address="192.0.2.7")
+        changed = first._replace(secret="new", is_operator=True, address="192.0.2.7")
+        assert [*await directory.accounts()] == [account("alice"), changed]
+        assert await directory.change_account("bob", is_operator=False, address="")
+        changed = changed._replace(is_operator=False, address="")
+        assert [*await directory.accounts()] == [account("alice"), changed]
+
+    @in_reactor
+    async def test_an_account_is_removed(self, opened: Opened) -> None:
+        """It goes with its positions, and tells once that it was there."""
+        for nick in ("alice", "bob"):
+            await opened.directory.add_account(account(nick))
+            await opened.directory.set_position(nick, "lobby", 5)
+        assert await opened.directory.remove_account("bob")
+        assert not await opened.directory.remove_account("bob")
+        assert await opened.directory.account("bob") is None
+        assert await opened.directory.position("bob", "lobby") is None
+        assert await opened.directory.position("alice", "lobby") == 5
+        assert [*await opened.directory.accounts()] == [account("alice")]
+
+
+class TestPositions:
+    """Read positions."""
+
+    @in_reactor
+    async def test_a_position_is_of_an_account_in_a_room(self, opened: Opened) -> None:
+        """Each account has its own in each room; the last one set holds."""
+        directory = opened.directory
+        assert await directory.position("alice", "lobby") is None
+        await directory.set_position("alice", "lobby", 3)
+        await directory.set_position("alice", "den", 4)
+        await directory.set_position("bob", "lobby", 5)
+        await directory.set_position("alice", "lobby", 6)
+        assert await directory.position("alice", "lobby") == 6
+        assert await directory.position("alice", "den") == 4
+        assert await directory.position("bob", "lobby") == 5
+        assert await directory.position("bob", "den") is None
+
+    @in_reactor
+    async def test_it_is_kept_over_being_there(self, opened: Opened) -> None:
+        """While an account is in a room it has no place of its own; then it has again."""
+        await opened.directory.set_position("alice", "lobby", 3)
+        await opened.directory.set_position("alice", "lobby", None)
+        assert await opened.directory.position("alice", "lobby") != 3
+        await opened.directory.set_position("alice", "lobby", 8)
+        assert await opened.directory.position("alice", "lobby") == 8
+
+
+class TestRestrictions:
+    """What operators forbid."""
+
+    @in_reactor
+    async def test_they_come_back_as_they_were(self, opened: Opened) -> None:
+        """Every field is kept, in the order of the subjects and then of the kinds."""
+        made = [
+            Restriction("mute", "alice", 0.0, "root", "", 1.5),
+            Restriction("ban", "bob", 1_800_000_000.5, "root", "no reason", 2.5),
+            Restriction("ban", "alice", 0.0, "root", "", 3.5),
+            Restriction("ban", "192.0.2.0/24", 0.0, "root", "grüße", 4.5),
+        ]
+        assert [*await opened.directory.restrictions()] == []
+        for restriction in made:
+            await opened.directory.add_restriction(restriction)
+        assert [*await opened.directory.restrictions()] == [made[3], made[2], made[0], made[1]]
+
+    @in_reactor
+    async def test_a_second_one_replaces_the_first(self, opened: Opened) -> None:
+        """There is one of a kind for a subject."""
+        first = Restriction("ban", "bob", 5.0, "root", "why", 1.0)
+        second = first._replace(until=0.0, why="because", time=2.0)
+        await opened.directory.add_restriction(first)
+        await opened.directory.add_restriction(second)
+        assert [*await opened.directory.restrictions()] == [second]
+
+    @in_reactor
+    async def test_one_is_lifted(self, opened: Opened) -> None:
+        """Only the one of that kind goes, and tells once that it was there."""
+        ban = Restriction("ban", "bob", 0.0, "root", "", 1.0)
+        await opened.directory.add_restriction(ban)
+        await opened.directory.add_restriction(ban._replace(kind="mute"))
+        assert await opened.directory.remove_restriction("mute", "bob")
+        assert not await opened.directory.remove_restriction("mute", "bob")
+        assert not await opened.directory.remove_restriction("ban", "alice")
+        assert [*await opened.directory.restrictions()] == [ban]
 
 
 class TestNames:

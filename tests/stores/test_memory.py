@@ -10,15 +10,17 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from chatproto.errors import StoreError
 from chatproto.model import Draft, Event, Kind
 from chatproto.stores import Topic
 from chatproto.stores.memory import (
-    ROOMS,
+    POSITIONS,
     LocalNames,
     MemoryDirectory,
     MemoryLog,
     memory_store,
 )
+from chatproto.stores.recent import ROOMS, Recent
 from chatproto.stores.ring import EVENT_BYTES, Ring
 
 T = TypeVar("T")
@@ -34,15 +36,17 @@ class Filled:
         self.log = MemoryLog(
             self.clock,
             self.clock.seconds,
-            make_ring=lambda: Ring(max_events),
-            total_bytes=total_bytes,
+            recent=Recent(lambda: Ring(max_events), total_bytes),
         )
-        self.log.start(self.batches.append)
+        assert self.log.start(self.batches.append, self._refuse) == 0
 
     def say(self, room: str, text: str = "x") -> None:
         """Say something in a room, and let it be delivered."""
         self.log.append((Draft(room, Kind.SAID, "", text, 7),))
         self.turns()
+
+    def _refuse(self, drafts: Sequence[Draft], error: StoreError) -> None:
+        raise AssertionError(f"nothing is ever refused: {drafts}: {error}")
 
     def turns(self) -> None:
         """Let the reactor turn until nothing is left to do; no time passes."""
@@ -113,45 +117,6 @@ def test_over_all_rooms_the_longest_silent_loses_first() -> None:
     assert [len(filled.page(room)) for room in "abcde"] == [2, 0, 0, 1, 1]
 
 
-def test_a_room_that_lost_its_events_counts_on() -> None:
-    """Numbers go on where they were, so that a reader can tell how many it has missed."""
-    filled = Filled(total_bytes=2 * (EVENT_BYTES + getsizeof("x")))
-    for room in ("a", "a", "b", "b"):
-        filled.say(room)
-    assert filled.page("a") == []
-    filled.say("a")
-    assert filled.page("a")[0].seq == 3
-
-
-def test_the_total_is_bounded_whatever_is_said() -> None:
-    """Many rooms with long texts do not take more than the total."""
-    filled = Filled(total_bytes=50_000)
-    for number in range(200):
-        filled.say(f"room{number % 20}", "x" * (number * 37 % 1000))
-        kept = [event for room in range(20) for event in filled.page(f"room{room}")]
-        assert sum(EVENT_BYTES + len(event.text) for event in kept) <= 50_000
-    assert len(kept) > 20
-
-
-def test_rooms_are_bounded() -> None:
-    """Of more rooms than can be remembered, those with the oldest last event are forgotten."""
-    filled = Filled(total_bytes=1 << 40)
-    filled.log.append([Draft(str(room), Kind.SAID, "", "x", 7) for room in range(ROOMS)])
-    filled.say("0")
-    filled.say("another")
-    assert [len(filled.page(room)) for room in ("0", "1", "2", "another")] == [2, 0, 1, 1]
-
-
-def test_a_room_that_is_forgotten_gives_its_bytes_back() -> None:
-    """What forgotten rooms took is free for others."""
-    filled = Filled(total_bytes=ROOMS * (EVENT_BYTES + getsizeof("x")))
-    for first in (0, ROOMS):
-        rooms = range(first, first + ROOMS)
-        filled.log.append([Draft(str(room), Kind.SAID, "", "x", 7) for room in rooms])
-        filled.turns()
-    assert all(filled.page(str(room)) for room in range(ROOMS, 2 * ROOMS))
-
-
 def test_topics_are_bounded() -> None:
     """Of more topics than can be remembered, those set longest ago are forgotten."""
     directory = MemoryDirectory()
@@ -161,6 +126,28 @@ def test_topics_are_bounded() -> None:
     directory.set_topic("another", Topic("about", "bob"))
     texts = [now(directory.topic(room)).text for room in ("0", "1", "2", "another")]
     assert texts == ["again", "", "about", "about"]
+
+
+def test_positions_are_bounded() -> None:
+    """Of more positions than can be remembered, those set longest ago are forgotten."""
+    directory = MemoryDirectory()
+    for number in range(POSITIONS):
+        directory.set_position("alice", str(number), number + 1)
+    directory.set_position("alice", "0", 7)
+    directory.set_position("bob", "lobby", 8)
+    assert [now(directory.position("alice", room)) for room in "012"] == [7, None, 3]
+    assert now(directory.position("bob", "lobby")) == 8
+
+
+def test_a_log_goes_on_where_it_is_told_to() -> None:
+    """The first id is the one after the last id that is given."""
+    clock = Clock()
+    log = MemoryLog(clock, clock.seconds, last_id=41)
+    delivered: list[Event] = []
+    assert log.start(delivered.extend, lambda drafts, error: None) == 41
+    log.append((Draft("lobby", Kind.SAID, "", "x", 7),))
+    now(log.stop())
+    assert [(event.id, event.seq) for event in delivered] == [(42, 1)]
 
 
 def test_names_of_clients_that_are_gone_take_no_memory() -> None:

@@ -82,3 +82,18 @@ def test_clearing_frees_and_goes_on_counting(count: int) -> None:
     assert (ring.bytes, ring.last_seq, kept(ring)) == (0, count, [])
     ring.add(event(count + 1))
     assert kept(ring) == [event(count + 1)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 50])
+def test_it_knows_how_far_back_it_reaches(count: int) -> None:
+    """It reaches a place if everything after that is here; an empty ring cannot know."""
+    ring = filled(count, Ring(20, 1_000_000), step=3)
+    events = kept(ring)
+    assert len(ring) == len(events)
+    for place in range(200):
+        after = bool(events) and events[0].id <= place
+        assert ring.reaches(place) == after
+        if after:
+            assert [one.id for one in ring.after(place, 1000)] == [
+                number * 3 for number in range(1, count + 1) if number * 3 > place
+            ]
