@@ -1,20 +1,24 @@
-"""What is compared with what, and which ratios are to be reached.
+"""What is compared with what, and which figures are to be reached.
 
 A case is a list of entries, each a server under a workload, that are run in turns. Its targets
-compare one entry with another one of the same case, so that a case says something even when it
-is run alone.
+speak about the entries of the same case, so that a case says something even when it is run alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from benchmarks.contenders import Chat, Contender, NamedChat, PlainLoop, RedisPubSub, TlsChat
-from benchmarks.workloads import Chatting, FanOut, Figures, Idle, Workload
-
-Figure = Literal["cpu_us", "p99_ms", "kib_each"]
-"""The figures that targets speak about: names of attributes of `Figures`."""
+from benchmarks.contenders import (
+    Chat,
+    Contender,
+    NamedChat,
+    PlainLoop,
+    RedisPubSub,
+    SqliteChat,
+    TlsChat,
+)
+from benchmarks.targets import Added, AtLeast, AtMost, Ratio, Target
+from benchmarks.workloads import Chatting, FanOut, Idle, Workload
 
 
 @dataclass(frozen=True)
@@ -32,28 +36,6 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Target:
-    """A figure of one entry that is to be at most so large.
-
-    With `against`, the limit is that many times the same figure of another entry; without, it is
-    the figure itself, in its own unit.
-    """
-
-    entry: str
-    figure: Figure
-    at_most: float
-    against: str | None = None
-
-    def value(self, figures: dict[str, Figures]) -> float | None:
-        """What was reached in one round, or None when an entry is missing from it."""
-        own = getattr(figures.get(self.entry), self.figure, None)
-        if own is None or self.against is None:
-            return own
-        other = getattr(figures.get(self.against), self.figure, None)
-        return own / other if other else None
-
-
-@dataclass(frozen=True)
 class Case:
     """One question."""
 
@@ -68,20 +50,17 @@ class Case:
         return replace(
             self,
             entries=tuple(entry for entry in self.entries if entry.label not in gone),
-            targets=tuple(
-                target
-                for target in self.targets
-                if target.entry not in gone and target.against not in gone
-            ),
+            targets=tuple(target for target in self.targets if not target.entries & gone),
         )
 
 
-_CHAT, _NAMED, _TLS = Chat(), NamedChat(), TlsChat()
+_CHAT, _NAMED, _TLS, _SQLITE = Chat(), NamedChat(), TlsChat(), SqliteChat()
 _PLAIN, _REDIS = PlainLoop(), RedisPubSub()
 
 _CROWDED = FanOut(listeners=900, speakers=64, in_flight=64)
 _SINGLE = FanOut(listeners=900, speakers=1, in_flight=1)
 _SMALL = FanOut(listeners=10, speakers=4, in_flight=8)
+_MANY_LINES = FanOut(listeners=10, speakers=64, in_flight=64)
 _QUIET = Chatting(listeners=90, speakers=10, lines_per_second=500)
 _FLOODED = replace(_QUIET, flooded=True)
 
@@ -96,44 +75,62 @@ CASES = (
         "900 receivers, 64 senders, 64 lines in flight",
         _all_three(_CROWDED),
         (
-            Target(_CHAT.name, "cpu_us", 0.65, against=_REDIS.name),
-            Target(_CHAT.name, "cpu_us", 0.15, against=_PLAIN.name),
+            Ratio(_CHAT.name, "cpu_us", 0.65, against=_REDIS.name),
+            Ratio(_CHAT.name, "cpu_us", 0.15, against=_PLAIN.name),
         ),
     ),
     Case(
         "named",
         "the same, every client named",
         (Entry(_NAMED, _CROWDED), Entry(_CHAT, _CROWDED)),
-        (Target(_NAMED.name, "cpu_us", 1.15, against=_CHAT.name),),
+        (Ratio(_NAMED.name, "cpu_us", 1.15, against=_CHAT.name),),
     ),
     Case(
         "single",
         "900 receivers, 1 line in flight",
         _all_three(_SINGLE),
-        (Target(_CHAT.name, "cpu_us", 1.3, against=_REDIS.name),),
+        (Ratio(_CHAT.name, "cpu_us", 1.3, against=_REDIS.name),),
     ),
     Case(
         "small",
         "10 receivers, 4 senders, 8 lines in flight",
         _all_three(_SMALL),
-        (Target(_CHAT.name, "cpu_us", 1.0, against=_REDIS.name),),
+        (Ratio(_CHAT.name, "cpu_us", 1.0, against=_REDIS.name),),
     ),
     Case(
         "tls",
         "900 receivers over TLS, 64 senders, 64 lines in flight",
         (Entry(_TLS, _CROWDED), Entry(_CHAT, _CROWDED)),
-        (Target(_TLS.name, "cpu_us", 4.0, against=_CHAT.name),),
+        (Ratio(_TLS.name, "cpu_us", 4.0, against=_CHAT.name),),
     ),
     Case(
         "idle",
         "idle connections",
         _all_three(Idle()),
-        (Target(_CHAT.name, "kib_each", 3.0),),
+        (AtMost(_CHAT.name, "kib_each", 3.0),),
     ),
     Case(
         "newlines",
         "100 clients chatting, 500 lines a second; another sends 64 KiB of newlines every 1.5 s",
         (Entry(_CHAT, _QUIET, "undisturbed"), Entry(_CHAT, _FLOODED, "flooded")),
-        (Target(f"{_CHAT.name}, flooded", "p99_ms", 2.0, against=f"{_CHAT.name}, undisturbed"),),
+        (Ratio(f"{_CHAT.name}, flooded", "p99_ms", 2.0, against=f"{_CHAT.name}, undisturbed"),),
+    ),
+    Case(
+        "stored",
+        "900 receivers, 64 senders, 64 lines in flight, stored before delivered",
+        tuple(Entry(contender, _CROWDED) for contender in (_SQLITE, _REDIS, _CHAT)),
+        (Ratio(_SQLITE.name, "cpu_us", 1.3, against=_REDIS.name),),
+    ),
+    Case(
+        "stored-single",
+        "900 receivers, 1 line in flight, stored before delivered",
+        (Entry(_SQLITE, _SINGLE), Entry(_CHAT, _SINGLE)),
+        (Added(_SQLITE.name, "p50_ms", 2.0, against=_CHAT.name),),
+    ),
+    Case(
+        "stored-small",
+        "10 receivers, 64 senders, 64 lines in flight, stored before delivered",
+        (Entry(_SQLITE, _MANY_LINES), Entry(_CHAT, _MANY_LINES)),
+        (AtLeast(_SQLITE.name, "lines_per_second", 25_000),),
     ),
 )

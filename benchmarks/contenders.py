@@ -16,15 +16,19 @@ import os
 import re
 import shutil
 import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
 from abc import ABC, abstractmethod
+from contextlib import closing
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from benchmarks import BenchmarkError
 
 LINE_BYTES = 64
 """Length of a line as it is said, newline included."""
@@ -41,6 +45,9 @@ class Contender(ABC):
 
     senders_receive = True
     """Whether who says something is a member that gets what the others say."""
+
+    stores = False
+    """Whether it keeps what is said in its folder, which then has to be on a disk."""
 
     @abstractmethod
     def command(self, folder: Path) -> list[str]:
@@ -75,12 +82,16 @@ class Contender(ABC):
     def delivered(self, client: int, line: bytes) -> bytes:
         """The bytes that everyone else receives when this client has said the line."""
 
+    def stored(self, folder: Path) -> int:
+        """How many different lines are kept in the folder of a server that has ended."""
+        return 0
+
 
 class Chat(Contender):
-    """Our server, as it is out of the box, with anonymous clients; pacing is off."""
+    """Our server with anonymous clients, storing in memory; pacing is off."""
 
     name = "chatproto"
-    options: tuple[str, ...] = ("--rate", "0")
+    options: tuple[str, ...] = ("--rate", "0", "--store", "memory")
 
     def command(self, folder: Path) -> list[str]:
         twistd = "from twisted.scripts.twistd import run; run()"
@@ -122,6 +133,30 @@ class TlsChat(Chat):
 
     def tls(self, folder: Path) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(folder / "cert.pem"))
+
+
+class SqliteChat(Chat):
+    """Our server with everything stored in a file before it is delivered, as out of the box."""
+
+    name = "chatproto, SQLite"
+    options = ("--rate", "0", "--store", "chat.db")
+    stores = True
+
+    def stored(self, folder: Path) -> int:
+        # Of our own, not with the server's code: that is what is to be shown.
+        count = "SELECT count(DISTINCT text) FROM events WHERE kind = 'said'"
+        try:
+            with closing(sqlite3.connect(folder / "chat.db")) as connection:
+                return int(connection.execute(count).fetchone()[0])
+        except sqlite3.Error as error:
+            raise BenchmarkError(f"The store of {self.name} cannot be read: {error}.") from None
+
+
+class ChatOn(Chat):
+    """Our server on a store that is there already, and stays there."""
+
+    def __init__(self, store: Path) -> None:
+        self.options = ("--rate", "0", "--store", str(store))
 
 
 class PlainLoop(Contender):

@@ -1,12 +1,15 @@
 """Measures the chat server beside a plain loop of `sendLine` and Redis Pub/Sub.
 
-    python -m benchmarks.fanout            all cases, about seven minutes
+    python -m benchmarks.fanout            all cases, about ten minutes
     python -m benchmarks.fanout --quick    all cases, short: does it work, is nothing lost?
 
 Each server runs pinned on one core and the load on another. The servers of a case take turns,
 `--rounds` times, each time freshly started; the table shows medians. What counts is the server's
 processor time per delivery, since it does not depend on how fast the load is, and of that only
 the ratio to another server in the same run.
+
+Where the server stores in a file, that is read afterwards: every line that was delivered has to be
+in it. The time that the disk needs is measured beside, as the figures depend on it.
 
 The exit status is 0 as long as nothing broke and no line was lost or out of order. A target that
 was missed is shown and is no failure.
@@ -17,20 +20,19 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from benchmarks import BenchmarkError
 from benchmarks.cases import CASES, Case, Entry
 from benchmarks.contenders import RedisPubSub, redis_version
+from benchmarks.disk import file_system, folder_on_disk, fsync_ms
 from benchmarks.measure import Cores, choose_cores, describe_machine, pinned, raise_file_limit
-from benchmarks.server import RunningServer
-from benchmarks.table import Results, longest_wait, render, verdict
+from benchmarks.server import RunningServer, end_servers_on_signals
+from benchmarks.table import Results, fsync_middle, longest_wait, render, verdict
 from benchmarks.workloads import Figures, Plan
 
 _IDLE_CLIENTS = 10_000
@@ -84,13 +86,20 @@ class Session:
         where = f"{case.name}, round {number + 1} of {self.options.rounds}, {entry.label}"
         try:
             with RunningServer(entry.contender, self._cores) as server:
+                # Beside the run: what else uses the disk changes from one to the next.
+                disk = fsync_ms(server.folder) if entry.contender.stores else None
                 figures = entry.workload.run(server, self.options.plan)
+            figures = replace(figures, fsync_ms=disk, stored=server.stored)
         except BenchmarkError as error:
             self.failures.append(f"{where}: {error}")
             self._tell(f"{where}: failed: {error}")
             return None
         if figures.lost or figures.wrong:
             self.failures.append(f"{where}: {figures.lost} lines lost, {figures.wrong} wrong.")
+        if figures.stored is not None and figures.stored < (figures.said or 0):
+            self.failures.append(
+                f"{where}: {figures.said} lines were delivered and {figures.stored} are stored."
+            )
         self._tell(f"{where}: {_short(figures)}")
         return figures
 
@@ -109,9 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cores = choose_cores()
     if cores.shared:
         print("There is only one core: server and load share it.", file=sys.stderr)
-    signal.signal(signal.SIGTERM, _end)
-    # Also where a shell has started us in the background, with Ctrl-C switched off.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    end_servers_on_signals()
     # Cycles are not made here, and a collection would show as a late line.
     gc.disable()
     session = Session(options, cores)
@@ -186,6 +193,12 @@ def report(session: Session, machine: dict[str, str]) -> str:
     if any(result.case.name == "idle" for result in session.results):
         fewer = ", since no more files may be open" if session.options.idle_lowered else ""
         notes.append(f"Idle: {plan.idle_clients:,} connections{fewer}.")
+    if (disk := fsync_middle(session.results)) is not None:
+        notes.append(
+            f"Stores at their default durability on {file_system(folder_on_disk())}, where a "
+            f"write of 4 KiB and its fsync (fdatasync) take {disk:.2f} ms, measured in the "
+            f"store's folder: median of 200 writes."
+        )
     if machine["redis"] == "not installed":
         notes.append("Redis Pub/Sub is left out: redis-server is not installed.")
     if (waited := longest_wait(session.results)) > _DISTURBED:
@@ -212,8 +225,13 @@ def as_json(session: Session, machine: dict[str, str]) -> dict[str, Any]:
                     for round_ in result.rounds
                 ],
                 "targets": [
-                    {**asdict(target), "value": result.value(target)}
+                    {
+                        "kind": type(target).__name__,
+                        **asdict(target),
+                        "reading": reading._asdict() if reading else None,
+                    }
                     for target in result.case.targets
+                    for reading in [result.reading(target)]
                 ],
             }
             for result in session.results
@@ -242,11 +260,6 @@ def _positive(text: str) -> float:
     if not 0 < value <= 600:
         raise argparse.ArgumentTypeError("must be more than 0 and at most 600")
     return value
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    """Unwinds the stack on SIGTERM, so that the servers are ended on the way."""
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

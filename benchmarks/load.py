@@ -51,6 +51,9 @@ class Tally:
     """Time that the server could not run since another program had its core."""
 
     lines: int = 0
+    said: int = 0
+    """Lines said in this run and all the runs before, the warm-up not counted."""
+
     arrivals: int = 0
     """How often the last listener got something that made lines done."""
 
@@ -118,10 +121,11 @@ class Load:
         tally = self._tally
         tally.seconds = time.perf_counter() - started
         tally.cpu_seconds = server.cpu_seconds() - cpu_before
-        tally.waited_seconds = server.waited_seconds() - waited_before
+        tally.waited_seconds = max(0.0, server.waited_seconds() - waited_before)
         # Whatever arrives now is too much, or belongs to the flood.
         crowd.wait_for_quiet(0.1)
         tally.lines = self._lines()
+        tally.said = sum(self._said.values())
         self._count()
         self._compare_sample()
         return tally

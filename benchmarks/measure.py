@@ -55,7 +55,7 @@ def cpu_seconds(pid: int) -> float:
     fall back on the clock ticks (10 ms) of `/proc/PID/stat`.
     """
     try:
-        return _scheduled(pid)[0]
+        return sum(ran for ran, _ in _scheduled(pid).values())
     except FileNotFoundError:
         # Counted after the command name, which is in brackets and may contain blanks.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -63,21 +63,25 @@ def cpu_seconds(pid: int) -> float:
 
 
 def waited_seconds(pid: int) -> float:
-    """Time that threads of the process could have run but had to wait for their core."""
+    """Time that the process wanted its core while another one had it; only differences count.
+
+    That is what its main thread waited, less what its own other threads had run: the main thread
+    may have waited for those. So it is that long, or longer.
+    """
     try:
-        return _scheduled(pid)[1]
+        scheduled = _scheduled(pid)
     except FileNotFoundError:
         return 0.0
+    return scheduled[pid][1] - sum(ran for tid, (ran, _) in scheduled.items() if tid != pid)
 
 
-def _scheduled(pid: int) -> tuple[float, float]:
-    """Seconds on a core and seconds waiting for one, of all threads."""
-    running = waiting = 0
+def _scheduled(pid: int) -> dict[int, tuple[float, float]]:
+    """By thread: seconds on a core, and seconds waiting for one."""
+    found = {}
     for thread in Path(f"/proc/{pid}/task").iterdir():
         ran, waited, _ = (thread / "schedstat").read_text().split()
-        running += int(ran)
-        waiting += int(waited)
-    return running / 1e9, waiting / 1e9
+        found[int(thread.name)] = int(ran) / 1e9, int(waited) / 1e9
+    return found
 
 
 def rss_bytes(pid: int) -> int:

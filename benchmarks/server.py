@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TypeVar
 
 from benchmarks import BenchmarkError
 from benchmarks.contenders import Contender
+from benchmarks.disk import folder_on_disk
 from benchmarks.measure import Cores, cpu_seconds, open_files, pinned, rss_bytes, waited_seconds
 
 _START_SECONDS = 30.0
@@ -26,16 +28,22 @@ class RunningServer:
     """A context manager: inside it the server listens on `port` of 127.0.0.1.
 
     Leaving it ends the process and removes its folder. A server that ended by itself, or that
-    wrote a traceback, makes the run a failure.
+    wrote a traceback, makes the run a failure. Afterwards `stored` says how many lines its store
+    held.
     """
 
     def __init__(self, contender: Contender, cores: Cores) -> None:
         self.contender = contender
         self.port = 0
+        self.started_in = 0.0
+        """Seconds from starting the process until it said where it listens."""
+        self.stored: int | None = None
 
         self._cores = cores
-        self._temporary = tempfile.TemporaryDirectory(prefix="benchmark-")
+        place = folder_on_disk() if contender.stores else None
+        self._temporary = tempfile.TemporaryDirectory(prefix="benchmark-", dir=place)
         self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
 
     @property
     def folder(self) -> Path:
@@ -55,6 +63,7 @@ class RunningServer:
             self._wait_until_listening()
         except BaseException:
             self._end()
+            self._temporary.cleanup()
             raise
         return self
 
@@ -64,6 +73,13 @@ class RunningServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        try:
+            self._close(kind, error)
+        finally:
+            self._temporary.cleanup()
+
+    def _close(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
+        """Ends the process and looks at what it leaves."""
         died = self._process is not None and self._process.poll() is not None
         output = self._end()
         if kind is None or isinstance(error, BenchmarkError):
@@ -74,6 +90,8 @@ class RunningServer:
                 told.append(f"{self.contender.name} wrote a traceback.")
             if told:
                 raise BenchmarkError(" ".join(told) + _tail(output)) from None
+            if self.contender.stores:
+                self.stored = self.contender.stored(self.folder)
 
     def cpu_seconds(self) -> float:
         """Processor time that the server has used up to now."""
@@ -111,6 +129,7 @@ class RunningServer:
     def _start(self) -> None:
         command = self.contender.command(self.folder)
         with pinned(self._cores.server), (self.folder / "output").open("wb") as output:
+            self._started_at = time.monotonic()
             try:
                 # In a session of its own: a Ctrl-C reaches us alone, and we end the server.
                 self._process = subprocess.Popen(
@@ -127,8 +146,7 @@ class RunningServer:
 
     def _wait_until_listening(self) -> None:
         assert self._process is not None
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline:
+        while time.monotonic() < self._started_at + _START_SECONDS:
             ended = self._process.poll()
             port = self.contender.port(self._output())
             if ended is not None:
@@ -138,8 +156,9 @@ class RunningServer:
                 )
             if port is not None:
                 self.port = port
+                self.started_in = time.monotonic() - self._started_at
                 return
-            time.sleep(0.02)
+            time.sleep(0.002)
         raise BenchmarkError(
             f"{self.contender.name} did not say within {_START_SECONDS:.0f} s where it listens."
             f"{_tail(self._output())}"
@@ -164,9 +183,18 @@ class RunningServer:
                 # Also on a second Ctrl-C; a process that has ended takes it without harm.
                 process.kill()
                 process.wait(_END_SECONDS)
-        output = self._output()
-        self._temporary.cleanup()
-        return output
+        return self._output()
+
+
+def end_servers_on_signals() -> None:
+    """Lets SIGTERM and Ctrl-C unwind the stack, so that the servers are ended on the way."""
+    signal.signal(signal.SIGTERM, _end)
+    # Also where a shell has started us in the background, with Ctrl-C switched off.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def _tail(output: str) -> str:

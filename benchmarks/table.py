@@ -6,19 +6,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from benchmarks.cases import Case, Target
+from benchmarks.cases import Case
+from benchmarks.targets import Reading, Target
 from benchmarks.workloads import Figures
 
 _HEADINGS = [
     *("Case", "Server"),
-    *("Deliveries/s", "CPU µs each", "p50 ms", "p99 ms", "RSS MiB", "Lost", "Wrong"),
+    *("Lines/s", "Deliveries/s", "CPU µs each", "p50 ms", "p99 ms", "RSS MiB", "Lost", "Wrong"),
     "Target",
 ]
-_FIGURES = range(2, 9)
+_FIGURES = range(2, 10)
 """The columns that hold numbers: set flush right."""
-
-_UNITS = {"kib_each": "KiB each", "cpu_us": "µs", "p99_ms": "ms"}
-_ABOUT = {"kib_each": "", "cpu_us": "CPU ", "p99_ms": "p99 "}
 
 
 @dataclass
@@ -38,19 +36,28 @@ class Results:
         values = self.of(label, figure)
         return median(values) if values else None
 
-    def value(self, target: Target) -> float | None:
+    def reading(self, target: Target) -> Reading | None:
         """What a target speaks about: the median of what each round gives.
 
-        Ratios are taken within a round, so what disturbs a whole round disturbs them less.
+        Figures are compared within a round, so what disturbs a whole round disturbs them less.
         """
-        values = [value for figures in self.rounds if (value := target.value(figures)) is not None]
-        return median(values) if values else None
+        found = [reading for figures in self.rounds if (reading := target.reading(figures))]
+        if not found:
+            return None
+        return Reading(*(median(column) for column in zip(*found, strict=True)))
 
 
 def longest_wait(results: Sequence[Results]) -> float:
     """The largest share of a run in which another program had the core that a server wanted."""
     figures = [run for result in results for round_ in result.rounds for run in round_.values()]
     return max((run.waited or 0.0 for run in figures), default=0.0)
+
+
+def fsync_middle(results: Sequence[Results]) -> float | None:
+    """What the disk of the stores took to keep one block: the median of all runs."""
+    figures = [run for result in results for round_ in result.rounds for run in round_.values()]
+    times = [run.fsync_ms for run in figures if run.fsync_ms is not None]
+    return median(times) if times else None
 
 
 def render(results: Sequence[Results]) -> str:
@@ -63,6 +70,7 @@ def render(results: Sequence[Results]) -> str:
                 [
                     f"**{result.case.name}**: {result.case.title}" if index == 0 else "",
                     label,
+                    _number(result.middle(label, "lines_per_second"), 0),
                     _number(result.middle(label, "deliveries_per_second"), 0),
                     _number(result.middle(label, "cpu_us"), 3),
                     _number(result.middle(label, "p50_ms"), 2),
@@ -73,20 +81,16 @@ def render(results: Sequence[Results]) -> str:
                     _remarks(result, label),
                 ]
             )
-    return _markdown(rows, right_aligned=_FIGURES)
+    return markdown(rows, right_aligned=_FIGURES)
 
 
 def verdict(result: Results, target: Target) -> str:
     """One target in words: what was found, what was to be reached, and whether it was."""
-    value = result.value(target)
-    if value is None:
+    reading = result.reading(target)
+    if reading is None:
         return "not measured"
-    reached = "reached" if value <= target.at_most else "**missed**"
-    if target.against is None:
-        unit = _UNITS[target.figure]
-        return f"{value:.2f} {unit} (at most {target.at_most:g}): {reached}"
-    about = _ABOUT[target.figure]
-    return f"{about}{value:.2f} x {target.against} (at most {target.at_most:g}): {reached}"
+    reached = "reached" if target.is_reached(reading) else "**missed**"
+    return f"{target.in_words(reading)}: {reached}"
 
 
 def _remarks(result: Results, label: str) -> str:
@@ -94,7 +98,7 @@ def _remarks(result: Results, label: str) -> str:
     told = [verdict(result, target) for target in targets]
     each = result.middle(label, "kib_each")
     if not told and each is not None:
-        told = [f"{each:.2f} {_UNITS['kib_each']}"]
+        told = [f"{each:.2f} KiB each"]
     return "; ".join(told)
 
 
@@ -107,8 +111,8 @@ def _total(values: Iterable[float]) -> str:
     return f"{sum(counted):,.0f}" if counted else "-"
 
 
-def _markdown(rows: Sequence[Sequence[str]], right_aligned: range) -> str:
-    """Padded, so that it can be read as plain text as well."""
+def markdown(rows: Sequence[Sequence[str]], right_aligned: range) -> str:
+    """A table, its headings first; padded, so that it can be read as plain text as well."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     rule = [
         "-" * (width - 1) + ":" if column in right_aligned else "-" * width

@@ -43,6 +43,16 @@ class Figures:
     """Memory of the server at the end, in MiB."""
 
     lines: int | None = None
+    said: int | None = None
+    """Lines said since the server was started, or fewer: how many its store has to hold."""
+
+    stored: int | None = None
+    """How many different lines the store of the server held when that had ended."""
+
+    fsync_ms: float | None = None
+    """What the disk of the store took to keep one block, just before: in milliseconds."""
+
+    lines_per_second: float | None = None
     deliveries_per_second: float | None = None
     lines_together: float | None = None
     """How many lines are done at once, on average: what the server makes one batch of."""
@@ -147,6 +157,8 @@ def _figures(tally: Tally, server: RunningServer) -> Figures:
         wrong=tally.wrong,
         rss_mib=server.rss_bytes() / 2**20,
         lines=tally.lines,
+        said=tally.said,
+        lines_per_second=tally.lines / tally.seconds,
         deliveries_per_second=tally.deliveries / tally.seconds,
         lines_together=tally.lines / max(1, tally.arrivals),
         waited=tally.waited_seconds / tally.seconds,
