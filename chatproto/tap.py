@@ -154,6 +154,6 @@ def makeService(options: Options) -> IService:
             raise
     except ChatError as error:
         if file is not None:
-            file.unlock()
+            file.abandon()
         sys.exit(f"twistd chat: {error}")
     return ChatService(reactor, factory, ports, logging if options.owns_log else None)

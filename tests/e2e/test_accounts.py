@@ -282,7 +282,9 @@ def test_a_nick_is_kept(start: Start) -> None:
         b"! ALICE is registered: /login ALICE PASSWORD if it is yours; what is your nick?\n"
     )
     eve.send(b"/login alice wrong-horse\n")
-    assert eve.line() == b"! there is no such account, or the password is wrong\n"
+    assert eve.line() == (
+        b"! there is no such account, or the password is wrong; what is your nick?\n"
+    )
     eve.send(f"/login Alice {GOOD}\n".encode())
     assert eve.lines(2) == [
         b"-> you are logged in as alice\n",

@@ -131,7 +131,7 @@ def test_connect_and_reset(start: Start, until: Until) -> None:
                 last.rest()
 
     files = server.open_files
-    come_and_go(1000)
+    come_and_go(3000)  # until what is kept for the next ones is there
     until(lambda: server.open_files == files, "all descriptors are closed")
     memory = server.memory
     come_and_go(3000)

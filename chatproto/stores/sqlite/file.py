@@ -56,6 +56,7 @@ class StoreFile:
         self._rescued = self.path + "-restored"
         self._synchronous = durability.upper()
         self._lock: int | None = None
+        self._is_new = False  # whether `prepare` has made it
 
     def prepare(self, owner: tuple[int, int] = (-1, -1)) -> None:
         """Make sure that this process can serve the store: lock it, make or migrate it.
@@ -65,6 +66,7 @@ class StoreFile:
         """
         try:
             self.lock()
+            self._is_new = not os.path.exists(self.path)
             with closing(self.open()) as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 # On a file that is read only, the transaction alone would succeed.
@@ -75,11 +77,17 @@ class StoreFile:
                     with suppress(FileNotFoundError):
                         os.chown(name, *owner)
         except (StoreError, sqlite3.Error, OSError) as error:
-            if self._lock is not None:  # a start that fails leaves nothing behind
-                with suppress(OSError):
-                    os.unlink(self.path + "-lock")
-            self.unlock()
+            self.abandon()
             raise StartError(f"--store {self.path}: {in_words(error).sentence}") from None
+
+    def abandon(self) -> None:
+        """Leave nothing behind of a start that fails."""
+        if self._lock is not None:
+            new = (self.path, *(self.path + extra for extra in EXTRA)) if self._is_new else ()
+            for name in (*new, self.path + "-lock"):
+                with suppress(OSError):
+                    os.unlink(name)
+        self.unlock()
 
     def lock(self) -> None:
         """Keep other servers from this store; raises `StoreError` when one has it."""
