@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -22,12 +23,12 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from chatproto.address import Peer
-from chatproto.errors import ChatError, CommandError, LoginFailed, NameTaken, NotAllowed
+from chatproto.errors import ChatError, CommandError, LoginFailed, NameTaken, NotAllowed, StoreError
 from chatproto.model import Account
 from chatproto.pacing import TokenBucket
 from chatproto.passwords import Hasher, check_password
 from chatproto.stores import Directory
-from chatproto.text import check_nick, fold
+from chatproto.text import NICK_LENGTH, check_nick, fold
 from chatproto.threads import Threads
 
 TRIES: Final = 5
@@ -35,6 +36,8 @@ TRIES: Final = 5
 
 NEXT_TRY: Final = 20.0
 """Seconds until one more may be tried."""
+
+WRONG: Final = "there is no such account, or the password is wrong"
 
 REMEMBERED: Final = 10_000
 """Addresses and accounts whose tries are counted; the oldest are forgotten."""
@@ -95,8 +98,9 @@ class AccountChecker:
         if not await self._threads.run(self._hasher.verify, secret, word):
             raise UnauthorizedLogin
         if account is not None and self._hasher.is_outdated(secret):
-            fresh = await self._threads.run(self._hasher.hash, word)
-            await self._directory.change_account(name, secret=fresh)
+            with suppress(ChatError):  # or at the next login
+                fresh = await self._threads.run(self._hasher.hash, word)
+                await self._directory.change_account(name, secret=fresh)
         return name.encode()
 
 
@@ -149,6 +153,8 @@ class Accounts:
                 f"{nick} is an operator's: register it from the server's own machine, "
                 "or with chat-admin"
             )
+        if not peer.is_local:
+            self._tries.take(("register", _origin(peer)))
         secret = await self._threads.run(self._hasher.hash, password)
         account = Account(nick, secret, False, self._now(), _origin(peer))
         if not await self._directory.add_account(account):
@@ -161,7 +167,8 @@ class Accounts:
         account = await self._directory.account(name)
         # Others' tries must not keep the owner out, who comes from where he was before.
         is_known = account is not None and account.address == origin
-        keys: list[tuple[str, ...]] = [("owner", name, origin) if is_known else ("account", name)]
+        typed = name[: 2 * NICK_LENGTH]  # it may be anything, of any length
+        keys: list[tuple[str, ...]] = [("owner", name, origin) if is_known else ("account", typed)]
         if not peer.is_local:  # else one here could keep everyone out who comes through a proxy
             keys.append(("address", origin))
         self._tries.take(*keys)
@@ -172,8 +179,10 @@ class Accounts:
             except (CredLoginFailed, UnicodeError):
                 continue
             except ChatError:
+                self._tries.give_back(*keys)
                 raise
             except Exception:
+                self._tries.give_back(*keys)
                 log.failure("a password cannot be checked")
                 raise CommandError("passwords cannot be checked now: try again later") from None
             self._tries.give_back(*keys)
@@ -185,7 +194,7 @@ class Accounts:
             account=account.nick if account is not None else "an unknown account",
             address=peer.shown,
         )
-        raise LoginFailed("there is no such account, or the password is wrong")
+        raise LoginFailed(WRONG)
 
     async def change_password(self, nick: str, old: str, new: str, peer: Peer) -> None:
         """Give an account another password; raises `LoginFailed` or `CommandError`."""
@@ -219,11 +228,14 @@ class Accounts:
     async def _known(self, nick: str, origin: str) -> Account:
         """Return the account of somebody whose password was right, who is now at `origin`."""
         account = await self._directory.account(fold(nick))
+        if account is None and not self.are_elsewhere:  # removed while it was checked
+            raise LoginFailed(WRONG)
         if account is None:  # known to an outside checker only
             account = Account(check_nick(nick), "", False, self._now(), origin)
             await self._directory.add_account(account)
         elif account.address != origin:
-            await self._directory.change_account(fold(nick), address=origin)
+            with suppress(StoreError):  # a full disk keeps nobody out
+                await self._directory.change_account(fold(nick), address=origin)
         return account._replace(address=origin)
 
     def _need_our_own(self) -> None:

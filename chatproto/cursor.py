@@ -78,6 +78,11 @@ class Cursor:
         self._holds = 0
 
     @property
+    def is_taken(self) -> bool:
+        """Whether its session is still in its room."""
+        return self.room.members.get(self.session.id) is self
+
+    @property
     def is_live(self) -> bool:
         """Whether it is given what is delivered."""
         return not self._holds and self not in self.session.behind
@@ -102,7 +107,7 @@ class Cursor:
     def resume(self) -> None:
         """Go on after `hold`, from there, until live again."""
         self._holds -= 1
-        if not self._holds and self.room.members.get(self.session.id) is self:
+        if not self._holds and self.is_taken:
             self.session.behind |= {self}
             self.catch_up()
 

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from chatproto.accounts import Accounts
 from chatproto.address import Peer, peer
@@ -137,6 +138,7 @@ class ChatFactory(Factory):
         self._refusing = 0
         self._closing: Deferred[None] | None = None
         self._empty: Deferred[None] | None = None
+        self._storing: Deferred[None] | None = None
         self._sweep = LoopingCall(self.close_stalled)
         self._sweep.clock = clock
 
@@ -272,14 +274,19 @@ class ChatFactory(Factory):
                 protocol.say_goodbye()
             return self._empty if self.protocols else succeed(None)
 
-        def drained(_: object) -> Deferred[None]:
+        def close_store(_: object) -> Deferred[None]:
+            self._threads.stop()
+            self._storing = self.hub.stop()
+            return self._storing
+
+        def closed(result: object) -> object:
             if deadline.active():
                 deadline.cancel()
-            self._threads.stop()
-            return self.hub.stop()
+            return result
 
         closing.addErrback(lambda failure: failure.trap(CancelledError))
-        return closing.addCallback(say_goodbye).addCallback(drained)
+        closing.addCallback(say_goodbye).addErrback(_log_failure)
+        return closing.addCallback(close_store).addErrback(_log_failure).addBoth(closed)
 
     def end_now(self) -> None:
         """Wait no longer while draining: end every connection, whatever is still queued."""
@@ -288,6 +295,9 @@ class ChatFactory(Factory):
         left = list(self.protocols)
         if left:
             log.warn("cutting off {count} clients", event="cut", count=len(left))
+        if self._storing is not None and not self._storing.called:
+            log.error("the store has not finished: its last lines may not be in it", event="store")
+            self._storing.cancel()
         for protocol in left:
             protocol.cut("the server has stopped")
 
@@ -304,3 +314,8 @@ class ChatFactory(Factory):
         if client.counted is not None and self._per_address[client.counted] >= limit:
             return f"your address has {limit} connections already: close one first"
         return ""
+
+
+def _log_failure(failure: Failure) -> None:
+    if failure.check(CancelledError) is None:
+        log.failure("an error while stopping", failure)

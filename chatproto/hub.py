@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from chatproto.accounts import Accounts
 from chatproto.address import Peer
 from chatproto.codec import Codec
-from chatproto.cursor import Cursor
+from chatproto.cursor import RETRY, Cursor
 from chatproto.errors import CommandError, NameTaken, NoSuchNick, NotAllowed, StoreError
 from chatproto.model import Account, Draft, Event, Found, Kind, Mark, inbox, is_inbox, is_owned
 from chatproto.moderation import Moderation, in_words
@@ -77,8 +77,18 @@ class Hub:
     def start(self) -> None:
         """Open the store; raises `StoreError`."""
         self._head = self._log.start(self.deliver, self.refused)
+        self._load_restrictions()
+
+    def _load_restrictions(self) -> None:
+        """Read bans and mutes, however often it takes."""
+
+        def failed(failure: Failure) -> None:
+            log.failure("bans and mutes cannot be read", failure)
+            if self._open:
+                self._clock.callLater(RETRY, self._load_restrictions)
+
         loading = Deferred.fromCoroutine(self.moderation.load())
-        loading.addCallbacks(lambda _: self.enforce(), _log_failure)
+        loading.addCallback(lambda _: self.enforce()).addErrback(failed)
 
     # Coming and going.
 
@@ -132,6 +142,8 @@ class Hub:
         """
         check_nick(nick)
         key = fold(nick)
+        if session.nick:  # others read a new one
+            self.check_mute(session)
         if session.account and key != session.account:
             raise CommandError(f"you are logged in as {session.nick}: /logout first")
         if key != session.account and await self.accounts.find(nick) is not None:
@@ -195,14 +207,14 @@ class Hub:
         """Remove the account of this folded nick, and what was written to it; whoever is logged in
         to it keeps the nick as a guest. Raises `StoreError`.
         """
+        # Asked for in one turn, so it is one transaction: either both are done, or none.
+        self._log.forget(inbox(name))
+        await self.accounts.remove(name)
         holder = self._nicks.get(name)
         if holder is not None and holder.account == name:
             holder.account = ""  # or its read positions would be kept
             self._disown(holder)
             holder.inbox = self._occupy(inbox(holder.id), holder)
-        # Asked for in one turn, so it is one transaction: either both are done, or none.
-        self._log.forget(inbox(name))
-        await self.accounts.remove(name)
 
     async def show_missed(self, session: Session, *cursors: Cursor | None) -> None:
         """Show `session` what it has missed in the rooms that it has just come to."""
@@ -257,8 +269,10 @@ class Hub:
     async def set_topic(self, session: Session, text: str) -> None:
         """Change the topic of the session's room, and tell the room; raises `NotAllowed`."""
         self.check_mute(session)
+        place = session.place
         await self._directory.set_topic(session.room, Topic(text, session.nick))
-        self._publish(session, Kind.TOPIC, text)
+        if session.place is place:  # it may have been put out meanwhile
+            self._publish(session, Kind.TOPIC, text)
 
     async def mark(
         self,
@@ -324,8 +338,8 @@ class Hub:
 
     def is_muted(self, session: Session) -> bool:
         """Tell whether `session` may not speak."""
-        if session.mute is not None and not self.moderation.is_in_force(session.mute):
-            session.mute = None
+        if session.mute is not None:
+            session.mute = self.moderation.current(session.mute)
         return session.mute is not None
 
     def enforce(self) -> None:
@@ -471,7 +485,7 @@ class Hub:
     async def _take_nick(self, session: Session, nick: str, *, tell: bool = True) -> None:
         """Give `session` the nick if nobody else has it, and `tell` its room."""
         key, old = fold(nick), session.nick
-        if nick == old:
+        if nick == old or session.id not in self.sessions:
             return
         if key != fold(old):
             granted = await self._names.claim(key, session.id)
@@ -528,7 +542,3 @@ class Hub:
         room.leave(session)
         if not room.members:
             del self.rooms[room.name]
-
-
-def _log_failure(failure: Failure) -> None:
-    log.failure("bans and mutes cannot be read", failure)

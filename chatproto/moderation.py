@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
@@ -44,12 +45,14 @@ class Moderation:
         self._directory = directory
         self._now = now
         self._known: dict[tuple[str, str], Restriction] = {}
-        self._networks: dict[tuple[str, str], IPv4Network | IPv6Network] = {}
+        # How many networks there are of each kind, IPv6 or not, and length of prefix.
+        self._lengths: Counter[tuple[str, bool, int]] = Counter()
 
     async def load(self) -> None:
         """Read what was kept; raises `StoreError`."""
         for restriction in await self._directory.restrictions():
             self._keep(restriction)
+        await self._clear()
 
     def listed(self) -> Sequence[Restriction]:
         """Return those in force, in the order of their subjects."""
@@ -73,17 +76,16 @@ class Moderation:
         """Tell whether its time is over."""
         return 0 < restriction.until <= self._now()
 
-    def is_in_force(self, restriction: Restriction) -> bool:
-        """Tell whether it is neither over nor lifted."""
+    def current(self, restriction: Restriction) -> Restriction | None:
+        """Return what has become of it: None when it is over or lifted."""
         known = self._known.get((restriction.kind, restriction.subject))
-        return known is restriction and not self.is_over(restriction)
+        return known if known is not None and not self.is_over(known) else None
 
     async def add(self, kind: str, subject: str, seconds: float, by: str, why: str) -> Restriction:
         """Restrict somebody for so many `seconds`, 0 for ever; raises `CommandError` or
         `StoreError`.
         """
-        for key in [key for key, one in self._known.items() if self.is_over(one)]:
-            self._forget(key)
+        await self._clear()
         if len(self._known) >= MOST and (kind, subject) not in self._known:
             raise CommandError(f"{MOST} bans and mutes are in force: lift some first")
         now = self._now()
@@ -98,15 +100,25 @@ class Moderation:
         self._forget((kind, subject))
         return was_in_force
 
+    async def _clear(self) -> None:
+        """Let those go whose time is over."""
+        for key in [key for key, one in self._known.items() if self.is_over(one)]:
+            await self._directory.remove_restriction(*key)
+            self._forget(key)
+
     def _keep(self, restriction: Restriction) -> None:
-        key = restriction.kind, restriction.subject
-        self._known[key] = restriction
+        self._forget((restriction.kind, restriction.subject))
+        self._known[restriction.kind, restriction.subject] = restriction
         if "/" in restriction.subject:
-            self._networks[key] = ip_network(restriction.subject)
+            length = ip_network(restriction.subject).prefixlen
+            self._lengths[restriction.kind, ":" in restriction.subject, length] += 1
 
     def _forget(self, key: tuple[str, str]) -> None:
-        self._known.pop(key, None)
-        self._networks.pop(key, None)
+        forgotten = self._known.pop(key, None)
+        if forgotten is not None and "/" in forgotten.subject:
+            length = ip_network(forgotten.subject).prefixlen
+            self._lengths[forgotten.kind, ":" in forgotten.subject, length] -= 1
+            self._lengths += Counter()  # which drops those that are 0
 
     def _find(self, kind: str, peer: Peer | None, nick: str) -> Restriction | None:
         by_nick = self._known.get((kind, fold(nick)))
@@ -114,9 +126,13 @@ class Moderation:
             return by_nick
         ip = peer.ip if peer is not None else None
         if ip is not None:
-            for key, network in self._networks.items():
-                if key[0] == kind and ip in network and not self.is_over(self._known[key]):
-                    return self._known[key]
+            # A look for each length of prefix in use, not for each network.
+            for of_kind, is_six, length in self._lengths:
+                if of_kind == kind and is_six == (ip.version == 6):
+                    network = str(ip_network((int(ip), length), strict=False))
+                    found = self._known.get((kind, network))
+                    if found is not None and not self.is_over(found):
+                        return found
         return None
 
     def _in_force(self) -> Iterator[Restriction]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from typing import Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
@@ -22,6 +23,9 @@ from chatproto.room import PAGE_EVENTS, batches
 from chatproto.session import Session
 from chatproto.stores import Directory, Log
 from chatproto.text import fold
+
+EFFORT: Final = 20
+"""Lines of the past that cost as much of a client's pace as a line that it sends."""
 
 
 class Past:
@@ -69,12 +73,13 @@ class Past:
         """
         for cursor in cursors:
             cursor.hold()
-        for cursor in cursors:
-            try:
+        try:
+            for cursor in cursors:
                 await self._show_missed(session, cursor)
-            except StoreError as error:
-                session.error(f"what was said before cannot be shown: {error.sentence}")
-            finally:
+        except StoreError as error:
+            session.error(f"what was said before cannot be shown: {error.sentence}")
+        finally:
+            for cursor in cursors:
                 cursor.resume()
 
     async def follow(self, session: Session, cursor: Cursor) -> None:
@@ -107,7 +112,7 @@ class Past:
             session.note_unsure(cursor, position)
             await self._announce(session, cursor, position)
             await self._show(session, cursor, position)
-            if session.outbox.dead:
+            if session.outbox.dead or not cursor.is_taken:
                 return
             cursor.shown = None
         elif self._replay and cursor.is_new:
@@ -115,7 +120,7 @@ class Past:
             await self._show(session, cursor, mark.after)
             cursor.entered = min(cursor.entered, mark.after)
         cursor.is_new = False
-        if account and session.account == account:
+        if account and session.account == account and cursor.is_taken:
             await self.follow(session, cursor)
 
     async def _announce(self, session: Session, cursor: Cursor, after: int) -> None:
@@ -123,7 +128,10 @@ class Past:
         room = cursor.room.name
         count = 0
         async for events in self.pages(room, after, cursor.entered):
+            session.effort += len(events) // EFFORT
             count += sum(_is_news(event, session) for event in events)
+            if session.outbox.dead or not cursor.is_taken:
+                return
         if count:
             what = "private message" if is_inbox(room) else "line"
             session.answer(f"while you were away: {count} {what}{'s' if count > 1 else ''}")
@@ -132,6 +140,8 @@ class Past:
         """Show what came after the id `after`, up to when the session came."""
         async for events in self.pages(cursor.room.name, after, cursor.entered):
             missed = [event for event in events if _is_news(event, session)]
+            if not cursor.is_taken:
+                return
             await self.show(session, missed)
             if session.outbox.dead:
                 return

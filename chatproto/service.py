@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
-from chatproto.errors import ChatError, StoreError
+from chatproto.errors import ChatError, StartError, StoreError
 from chatproto.factory import ChatFactory
 from chatproto.listening import shown, take_locks
 from chatproto.logs import Logging
@@ -72,8 +72,8 @@ class ChatService(Service):
             self.factory.open()
         except StoreError as error:
             # It could be opened before the process became a daemon, or another user.
-            log.critical("the store cannot be opened: {reason}", reason=error.sentence)
-            sys.exit(f"twistd chat: --store {self.factory.settings.store}: {error.sentence}")
+            store = self.factory.settings.store
+            raise StartError(f"--store {store}: {error.sentence}") from None
         for port in self._ports:
             log.info("listening on {place}", event="listening", place=shown(port))
         wanted, capacity = self.factory.settings.max_clients, self.factory.capacity

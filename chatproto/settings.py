@@ -248,6 +248,8 @@ class Settings:
                 raise SettingError(f"{flag(setting)} {reason}, not {_shown(value)}") from None
         if self.replay and self.history == "off":
             raise SettingError("--replay needs --history on")
+        if self.durability != "full" and self.store == MEMORY:
+            raise SettingError("--durability needs a store in a file")
         if self.retain != FOREVER and (self.history == "off" or self.store == MEMORY):
             raise SettingError("--retain needs --history on and a store in a file")
 

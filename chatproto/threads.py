@@ -39,9 +39,12 @@ class Pool:
         self._pool: ThreadPool | None = None
         self._trigger: Any = None
         self._waiting = 0
+        self._is_stopped = False
 
     def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         """Do `work` in one of the threads."""
+        if self._is_stopped:
+            return fail(CommandError("the server is stopping"))
         if self._waiting >= WAITING:
             return fail(CommandError("the server is busy with passwords: try again in a moment"))
         if self._pool is None:
@@ -62,6 +65,7 @@ class Pool:
 
     def stop(self) -> None:
         """Wait for what is being done, and let the threads go."""
+        self._is_stopped = True
         if self._pool is not None:
             self._reactor.removeSystemEventTrigger(self._trigger)
             self._pool.stop()

@@ -790,3 +790,13 @@ def test_what_speaks(line: str, says: bool) -> None:
 def test_what_seems_secret(line: str, secret: bool) -> None:
     """A command with a password is known also where something stands before it by mistake."""
     assert is_secret(line) is secret
+
+
+def test_searches_are_bounded(people: People) -> None:
+    """Many words, and beginnings of one letter, would keep the store from everybody else."""
+    assert ask(people.alice, "/search " + "cat " * 9) == (
+        "! a search has at most 8 words, this has 9\n"
+    )
+    assert ask(people.alice, "/search cat b*") == (
+        "! the beginning of a word needs 2 letters or more\n"
+    )

@@ -6,6 +6,7 @@ command that has to wait is a coroutine; the client's next line is read when it 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Coroutine
 from inspect import cleandoc
 from typing import Any, Final
@@ -21,6 +22,9 @@ from chatproto.text import shorten
 
 WITH_PASSWORDS: Final = frozenset({"register", "login", "password", "unregister"})
 """Commands that nobody else may ever see."""
+
+
+_COMMAND: Final = re.compile(r"([\s/]*)(\w+)")
 
 
 def run(hub: Hub, session: Session, line: str) -> Coroutine[Deferred[Any], Any, None] | None:
@@ -41,8 +45,8 @@ def speaks(line: str) -> bool:
 
 def is_secret(line: str) -> bool:
     """Tell whether `line` seems to be a command with a password that something stands before."""
-    word = line.lstrip(" /").partition(" ")[0]
-    return word.lower() in WITH_PASSWORDS and line.lstrip(" ").startswith("/")
+    found = _COMMAND.match(line)
+    return found is not None and "/" in found[1] and found[2].lower() in WITH_PASSWORDS
 
 
 def help_(hub: Hub, session: Session, rest: str) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from typing import Final
 
 from chatproto.commands.shared import need_length, need_nick, span_of, wrong_use
-from chatproto.errors import NotAllowed, StoreError
+from chatproto.errors import CommandError, NotAllowed, StoreError
 from chatproto.hub import Hub
 from chatproto.model import Mark
+from chatproto.past import EFFORT
 from chatproto.session import Session
+from chatproto.stores.words import query
 from chatproto.text import TOPIC_LENGTH
 
 LISTED: Final = 1000
@@ -22,14 +24,14 @@ HISTORY: Final = 1000
 HISTORY_DEFAULT: Final = 20
 """Lines of history when no number is given."""
 
+WORDS: Final = 8
+"""Words of one search."""
+
 FOUND: Final = 50
 """Lines that one search finds at most: the newest."""
 
-EFFORT: Final = 20
-"""Lines of history that cost as much of a client's pace as a line that it sends."""
-
-SEARCH_EFFORT: Final = 2
-"""Lines that a search costs."""
+SEARCH_EFFORT: Final = 10
+"""Lines that a search costs: it may take a tenth of a second of everybody's time."""
 
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 
@@ -103,9 +105,12 @@ async def history(hub: Hub, session: Session, rest: str) -> None:
     hours or days, or those after the line with that id; the oldest first, 1000 at a time.
     """
     _need_history(hub)
+    place = session.place
     mark = await _mark(hub, session, rest.lower())
-    room = session.place.room if session.place is not None else None
-    if not mark.lines or room is None:
+    if place is None or session.place is not place:  # put out of the room meanwhile
+        return
+    room = place.room
+    if not mark.lines:
         session.answer("nothing has been said here " + (_since(rest) if rest else "yet"))
         return
     shown = 0
@@ -129,6 +134,11 @@ async def search(hub: Hub, session: Session, rest: str) -> None:
     if not rest:
         raise wrong_use(search)
     _need_history(hub)
+    wanted = query(rest)
+    if len(wanted) > WORDS:
+        raise CommandError(f"a search has at most {WORDS} words, this has {len(wanted)}")
+    if any(word.is_beginning and len(word.text) < 2 for word in wanted):
+        raise CommandError("the beginning of a word needs 2 letters or more")
     session.effort += SEARCH_EFFORT
     found = await hub.search(session, rest, FOUND)
     await hub.past.show(session, found.events)

@@ -133,7 +133,7 @@ class ChatProtocol(ClientConnection, LineReceiver):
             elif self._door.settings.nicknames == "off":
                 hub.say(session, text)
             elif not text.startswith("/"):
-                if text.startswith(" ") and commands.is_secret(text):
+                if text[:1].isspace() and commands.is_secret(text):
                     raise CommandError("this looks like a password behind a space: not sent")
                 hub.say(session, text)
             elif not text.startswith("//"):
@@ -164,8 +164,6 @@ class ChatProtocol(ClientConnection, LineReceiver):
         hub.enter(session)
         if hub.past.concerns(session):
             self._await(Deferred.fromCoroutine(hub.show_missed(session, *session.cursors)))
-            if self._waiting is not None:
-                self._waiting.addBoth(lambda _: self._go_on())
 
     def _decide(self) -> bool:
         """Tell whether this is a client of ours; refuse it when it is not."""
@@ -196,8 +194,6 @@ class ChatProtocol(ClientConnection, LineReceiver):
                 self._pace.charge(self.session.effort)
                 self.session.effort = 0
             if self._waiting is not None:
-                self._pause()
-                self._waiting.addBoth(lambda _: self._go_on())
                 return
             if self._why and not self._lost:
                 return
@@ -339,6 +335,9 @@ class ChatProtocol(ClientConnection, LineReceiver):
 
         self._waiting = command
         command.addBoth(finished)
+        if self._waiting is not None:
+            self._pause()
+            command.addBoth(lambda _: self._go_on())
 
     def _failed(self, failure: Failure) -> None:
         error = failure.value

@@ -560,3 +560,11 @@ class TestAnnounce:
         ask(people.root, "/announce tea is ready")
         alice = people.world.client()
         assert "* root1 announces: tea is ready\n" in ask(alice, f"/login alice {GOOD}")
+
+
+def test_a_mute_that_is_renewed(people: People) -> None:
+    """It holds also for one who has tried another nick in between; nor is a nick a way to speak."""
+    ask(people.root, "/mute eve 10m")
+    assert ask(people.eve, "/nick still-here").startswith("! you are muted")
+    ask(people.root, "/mute eve forever again")
+    assert ask(people.eve, "hello") == "! you are muted: again\n"

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IOpenSSLContextFactory
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import CertificateOptions
@@ -1146,3 +1147,26 @@ def test_leaving_while_logging_in() -> None:
     assert client.is_connected
     world.wait(3)
     assert not client.is_connected
+
+
+def test_lines_that_come_while_the_past_is_shown() -> None:
+    """Who sends and finishes at once is said line by line, whatever is being shown meanwhile."""
+    started = World(rate=0, replay=20)
+    witness = started.client()
+    started.client().send(b"before\n")
+    witness.received()
+    reading: list[Deferred[None]] = []
+
+    async def held(*cursors: object) -> None:
+        reading.append(Deferred())
+        await reading[-1]
+
+    started.factory.hub.show_missed = held  # type: ignore[method-assign, assignment]
+    client = started.client()
+    client.feed(b"one\ntwo\n/away\nthree\n")
+    assert client.transport.producerState == "paused"  # so it cannot finish before its turn
+    started.turn()
+    assert witness.received() == b""
+    reading[0].callback(None)
+    started.turn()
+    assert witness.received() == b"ONE\nTWO\nTHREE\n"

@@ -19,6 +19,7 @@ from typing import Any, Final
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chatproto.errors import StoreError
@@ -30,6 +31,8 @@ from chatproto.stores.sqlite import rows
 from chatproto.stores.sqlite.retention import Retention, condemn, condemn_guests
 from chatproto.stores.sqlite.writer import Writer
 from chatproto.stores.words import query
+
+log = Logger()
 
 WAITING: Final = 32 * 1024 * 1024
 """About so many bytes of drafts may wait for a disk that does not answer; more are refused."""
@@ -89,7 +92,8 @@ class SqliteLog:
         """Open the file; raises `StoreError`."""
         self._deliver, self._refused = deliver, refused
         self._first_id = self._delivered = self._writer.open(self._reset, _begin)
-        self._housekeeping.start(HOUSEKEEPING, now=False)
+        running = self._housekeeping.start(HOUSEKEEPING, now=False)
+        running.addErrback(lambda failure: log.failure("the store is not looked after", failure))
         return self._first_id
 
     def append(self, drafts: Sequence[Draft]) -> None:
@@ -105,6 +109,7 @@ class SqliteLog:
             self._batch = []
             written = self._writer.write(partial(self._commit, self._batch))
             written.addCallbacks(self._committed, self._failed, errbackArgs=(self._batch,))
+            written.addErrback(lambda failure: log.failure("delivery failed", failure))
         self._batch += drafts
         self._writer.give_way()
         self._waiting += _weight(drafts)
@@ -198,9 +203,10 @@ class SqliteLog:
             return Found((), 0)
         index = partial(_index, where="WHERE name = ? AND indexed < seq", values=(room,))
         for _ in range(SEARCH_STEPS):
-            if not await self._writer.write(index):
+            if not await self._writer.write_slowly(index):
                 break
-        found = await self._writer.read(partial(rows.search, name=room, words=wanted, limit=limit))
+        search = partial(rows.search, name=room, words=wanted, limit=limit)
+        found = await self._writer.read_slowly(search)
         return Found(self._of_now([*found.events]), found.unsearched)
 
     def _keep_house(self) -> Deferred[None]:

@@ -41,24 +41,30 @@ class Retention:
         self._now = now
         self._room = 0  # the id of the last room that was looked at in this pass
         self._next_pass = 0.0
+        self._has_condemned = True  # those that a run before this has left
 
     def is_due(self) -> bool:
         """Tell whether there may be something to remove."""
         # A clock that was set back must not put it off for ever.
-        return not self._next_pass - PASS <= self._now() < self._next_pass
+        is_time = not self._next_pass - PASS <= self._now() < self._next_pass
+        return self._has_condemned or (self._keep != Keep() and is_time)
 
     def soon(self) -> None:
-        """There is something to remove."""
-        self._next_pass = 0.0
+        """There is a condemned room to remove."""
+        self._has_condemned = True
 
     def step(self, connection: sqlite3.Connection) -> bool:
         """Remove a little, and tell whether there may be more."""
+        self._has_condemned = False  # before the look: the reactor may set it at any time
         for room in rows.rooms(connection, "WHERE name GLOB ? LIMIT 1", _CONDEMNED + "*"):
+            self._has_condemned = True
             if room.first > room.seq:
                 connection.execute("DELETE FROM rooms WHERE id = ?", (room.id,))
             else:
                 rows.remove(connection, room, min(room.seq, room.first - 1 + STEP))
             return True
+        if self._keep == Keep():
+            return False
         looked_at = [*rows.rooms(connection, "WHERE id > ? ORDER BY id LIMIT ?", self._room, ROOMS)]
         for room in looked_at:
             upto = self._cut(connection, room)

@@ -60,6 +60,8 @@ class Writer:
         self._file = file
         self._reset: Callable[[], None] = _nothing
         self._jobs: list[Waiting] = []
+        self._slow: deque[Waiting] = deque()
+        self._was_slow = False  # whether the last round was one of those
         self._background: deque[Waiting] = deque()
         self._running = False
         self._gives_way = False
@@ -113,14 +115,24 @@ class Writer:
         self._soon()
         return waiting.answer
 
+    def read_slowly(self, job: Job[T]) -> Deferred[T]:
+        """Run `job`, which takes long, alone; between two such the others have a round."""
+        return self._ask_slowly(Waiting(job, False, Deferred()))
+
+    def write_slowly(self, job: Job[T]) -> Deferred[T]:
+        """The same for a job that writes."""
+        return self._ask_slowly(Waiting(job, True, Deferred()))
+
     def stop(self) -> Deferred[None]:
         """Do what has been asked for, then close; fires when that is done."""
         if not self._is_open and not self._stopping:
             return succeed(None)
         stopping: Deferred[None] = Deferred()
         self._stopping.append(stopping)
-        while self._background:
-            self._background.popleft().answer.cancel()
+        for waiting in (*self._background, *self._slow):
+            waiting.answer.cancel()
+        self._background.clear()
+        self._slow.clear()
         if not self._running and not self._jobs:
             self._close()
         elif not self._running:
@@ -128,6 +140,13 @@ class Writer:
         return stopping
 
     # In the reactor's thread.
+
+    def _ask_slowly(self, waiting: Waiting) -> Deferred[Any]:
+        if self._stopping or not self._is_open:
+            return fail(_closed())
+        self._slow.append(waiting)
+        self._soon()
+        return waiting.answer
 
     def _ask(self, waiting: Waiting) -> Deferred[Any]:
         if not self._is_open:
@@ -165,8 +184,10 @@ class Writer:
             time.sleep(GIVE_WAY)
 
     def _start_round(self) -> None:
-        if self._jobs:
-            jobs, self._jobs = self._jobs, []
+        if self._slow and not (self._jobs and self._was_slow):
+            jobs, self._was_slow = [self._slow.popleft()], True
+        elif self._jobs:
+            jobs, self._jobs, self._was_slow = self._jobs, [], False
             self.gathering += 1
         elif self._background:
             jobs = [self._background.popleft()]
@@ -187,7 +208,7 @@ class Writer:
                 waiting.answer.errback(Failure(outcome))
             else:
                 waiting.answer.callback(outcome)
-        if self._jobs or self._background:
+        if self._jobs or self._slow or self._background:
             self._soon()
         if self._stopping and not self._running:
             self._start_round()

@@ -38,6 +38,10 @@ class Filled:
         self.retention = Retention(keep or Keep(), lambda: self.time)
         self._last_id = 0
 
+    def keep(self, keep: Keep) -> None:
+        """Keep from now on what `keep` says."""
+        self.retention = Retention(keep, lambda: self.time)
+
     def say(self, *words: str, room: str = "lobby", kind: Kind = Kind.SAID) -> list[Event]:
         """Write an event for each word, and return them."""
         found = rows.room_named(self.connection, room)
@@ -114,7 +118,7 @@ def filled() -> Iterator[Filled]:
 
 def keeping(filled: Filled, **keep: Any) -> None:
     """Keep so much from now on."""
-    filled.retention = Retention(Keep(**keep), lambda: filled.time)
+    filled.keep(Keep(**keep))
 
 
 def test_everything_is_kept_unless_told_otherwise(filled: Filled) -> None:
@@ -282,11 +286,20 @@ class TestDue:
 
     def test_a_pass_is_followed_by_a_pause(self, filled: Filled) -> None:
         """After a look at all rooms the next one is in a minute."""
+        filled.keep(Keep(lines=5))
         assert filled.retention.is_due()
         filled.trim()
         assert not filled.retention.is_due()
         filled.time += PASS
         assert filled.retention.is_due()
+
+    def test_nothing_is_looked_for_where_all_is_kept(self, filled: Filled) -> None:
+        """With everything kept for ever only condemned rooms are looked for."""
+        filled.keep(Keep())
+        assert filled.retention.is_due()  # a run before this may have left some
+        filled.trim()
+        filled.time += PASS
+        assert not filled.retention.is_due()
 
     def test_unless_there_is_something(self, filled: Filled) -> None:
         """A room that is let go does not wait."""
@@ -296,6 +309,7 @@ class TestDue:
 
     def test_a_clock_that_is_set_back(self, filled: Filled) -> None:
         """It is put off by a pause at most, not until the clock is again where it was."""
+        filled.keep(Keep(lines=5))
         filled.trim()
         filled.time -= 1_000_000.0
         assert filled.retention.is_due()
