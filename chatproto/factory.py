@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
+from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
@@ -36,6 +37,9 @@ SPARE_FILES: Final = 64
 
 HASHING: Final = 2
 """Threads that hash passwords: each takes about 20 MiB and 30 ms for one."""
+
+STORE: Final = 5.0
+"""Seconds that the store has to close: a locked one takes 2 of them."""
 
 REFUSALS: Final = 32
 """Clients that are being told why they cannot come in; more are closed without a word, so that
@@ -138,7 +142,6 @@ class ChatFactory(Factory):
         self._refusing = 0
         self._closing: Deferred[None] | None = None
         self._empty: Deferred[None] | None = None
-        self._storing: Deferred[None] | None = None
         self._sweep = LoopingCall(self.close_stalled)
         self._sweep.clock = clock
 
@@ -260,7 +263,8 @@ class ChatFactory(Factory):
     def drain(self) -> Deferred[None]:
         """Let everyone go: deliver what was said, tell them, send what is queued, and close.
 
-        Fires when all are gone, at the latest after the drain time. The ports must be closed.
+        Fires when all are gone, at the latest after the drain time, and the store is closed, which
+        gets a few seconds more. The ports must be closed.
         """
         self.stopping = True
         for protocol in self.protocols:
@@ -275,18 +279,14 @@ class ChatFactory(Factory):
             return self._empty if self.protocols else succeed(None)
 
         def close_store(_: object) -> Deferred[None]:
-            self._threads.stop()
-            self._storing = self.hub.stop()
-            return self._storing
-
-        def closed(result: object) -> object:
             if deadline.active():
                 deadline.cancel()
-            return result
+            self._threads.stop()
+            return self.hub.stop().addTimeout(STORE, self.clock)
 
         closing.addErrback(lambda failure: failure.trap(CancelledError))
         closing.addCallback(say_goodbye).addErrback(_log_failure)
-        return closing.addCallback(close_store).addErrback(_log_failure).addBoth(closed)
+        return closing.addCallback(close_store).addErrback(_log_failure)
 
     def end_now(self) -> None:
         """Wait no longer while draining: end every connection, whatever is still queued."""
@@ -295,9 +295,6 @@ class ChatFactory(Factory):
         left = list(self.protocols)
         if left:
             log.warn("cutting off {count} clients", event="cut", count=len(left))
-        if self._storing is not None and not self._storing.called:
-            log.error("the store has not finished: its last lines may not be in it", event="store")
-            self._storing.cancel()
         for protocol in left:
             protocol.cut("the server has stopped")
 
@@ -317,5 +314,7 @@ class ChatFactory(Factory):
 
 
 def _log_failure(failure: Failure) -> None:
-    if failure.check(CancelledError) is None:
+    if failure.check(defer.TimeoutError) is not None:
+        log.error("the store does not close: its last lines may not be in it", event="store")
+    else:
         log.failure("an error while stopping", failure)
