@@ -82,7 +82,7 @@ def questions(lines: int, filled: Filled) -> tuple[Question, ...]:
             begins=rare,
             ends=rare,
         ),
-        Question("a common beginning of words", "/search b*"),
+        Question("a common beginning of words", "/search ba*"),
     )
 
 
