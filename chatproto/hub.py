@@ -329,6 +329,30 @@ class Hub:
             self._append(Draft(name, Kind.ANNOUNCED, session.nick, text, session.id))
         return len(names)
 
+    def ignore(self, session: Session, nick: str) -> None:
+        """Let `session` neither see nor hear `nick`, nor who has it now under another nick."""
+        holder = self._nicks.get(fold(nick))
+        self._set_ignored(session, {**session.ignored, fold(nick): holder.id if holder else None})
+
+    def unignore(self, session: Session, nick: str) -> bool:
+        """Let `session` see and hear `nick` again; tell whether it did not."""
+        holder = self._nicks.get(fold(nick))
+        kept = {
+            ignored: session_id
+            for ignored, session_id in session.ignored.items()
+            if ignored != fold(nick) and not (holder is not None and session_id == holder.id)
+        }
+        changed = len(kept) < len(session.ignored)
+        self._set_ignored(session, kept)
+        return changed
+
+    def recode(self, session: Session, codec: Codec) -> None:
+        """Let `session` be sent another wire form from now on."""
+        live = [place for place in session.cursors if place.room.stop_live(session)]
+        session.codec = codec
+        for place in live:
+            place.room.go_live(place)
+
     # Moderation.
 
     def check_mute(self, session: Session) -> None:
@@ -351,31 +375,6 @@ class Hub:
                 session.error(f"you are banned{in_words(ban)}")
                 self.disconnect(session)
                 session.hang_up("banned")
-
-    def ignore(self, session: Session, nick: str) -> None:
-        """Let `session` neither see nor hear `nick`, nor who has it now under another nick."""
-        holder = self._nicks.get(fold(nick))
-        self._set_ignored(session, {**session.ignored, fold(nick): holder.id if holder else None})
-
-    def unignore(self, session: Session, nick: str) -> bool:
-        """Let `session` see and hear `nick` again; tell whether it did not."""
-        holder = self._nicks.get(fold(nick))
-        kept = {
-            ignored: session_id
-            for ignored, session_id in session.ignored.items()
-            if ignored != fold(nick) and not (holder is not None and session_id == holder.id)
-        }
-        changed = len(kept) < len(session.ignored)
-        self._set_ignored(session, kept)
-        return changed
-
-    def recode(self, session: Session, codec: Codec) -> None:
-        """Let `session` be sent another wire form from now on."""
-        places = [place for place in (session.place, session.inbox) if place is not None]
-        live = [place for place in places if place.room.stop_live(session)]
-        session.codec = codec
-        for place in live:
-            place.room.go_live(place)
 
     # Out of the log.
 
@@ -436,9 +435,8 @@ class Hub:
 
     def _set_ignored(self, session: Session, ignored: Mapping[str, int | None]) -> None:
         session.ignored = ignored
-        for cursor in (session.place, session.inbox):
-            if cursor is not None:
-                cursor.room.choose(session)
+        for cursor in session.cursors:
+            cursor.room.choose(session)
 
     def _room(self, name: str) -> Room:
         """Return the room of that name, or an empty one, which is not kept."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 
 from chatproto.errors import StoreError
-from chatproto.stores import Deliver, Refused, Store
+from chatproto.stores import Deliver, Refused, Store, Topic
 from chatproto.stores.memory import LocalNames, MemoryDirectory, MemoryLog
 from chatproto.stores.recent import Recent
 from chatproto.stores.sqlite.directory import SqliteDirectory
@@ -65,9 +65,15 @@ class UnkeptDirectory(SqliteDirectory):
     def __init__(self, writer: Writer) -> None:
         """Use the connection of `writer`, which the log opens."""
         super().__init__(writer)
-        topics = MemoryDirectory()
-        self.topic = topics.topic  # type: ignore[method-assign]
-        self.set_topic = topics.set_topic  # type: ignore[method-assign]
+        self._topics = MemoryDirectory()
+
+    def topic(self, room: str) -> Deferred[Topic]:
+        """Return the topic, which is in memory."""
+        return self._topics.topic(room)
+
+    def set_topic(self, room: str, topic: Topic) -> Deferred[None]:
+        """Keep the topic in memory."""
+        return self._topics.set_topic(room, topic)
 
 
 def _nothing() -> None:

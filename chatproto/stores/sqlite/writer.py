@@ -108,20 +108,15 @@ class Writer:
 
     def write_later(self, job: Job[T]) -> Deferred[T]:
         """Run `job` in a transaction of its own, when nothing else is to be done."""
-        if self._stopping or not self._is_open:
-            return fail(_closed())
-        waiting = Waiting(job, True, Deferred())
-        self._background.append(waiting)
-        self._soon()
-        return waiting.answer
+        return self._ask_apart(self._background, Waiting(job, True, Deferred()))
 
     def read_slowly(self, job: Job[T]) -> Deferred[T]:
         """Run `job`, which takes long, alone; between two such the others have a round."""
-        return self._ask_slowly(Waiting(job, False, Deferred()))
+        return self._ask_apart(self._slow, Waiting(job, False, Deferred()))
 
     def write_slowly(self, job: Job[T]) -> Deferred[T]:
         """The same for a job that writes."""
-        return self._ask_slowly(Waiting(job, True, Deferred()))
+        return self._ask_apart(self._slow, Waiting(job, True, Deferred()))
 
     def stop(self) -> Deferred[None]:
         """Do what has been asked for, then close; fires when that is done."""
@@ -141,10 +136,11 @@ class Writer:
 
     # In the reactor's thread.
 
-    def _ask_slowly(self, waiting: Waiting) -> Deferred[Any]:
+    def _ask_apart(self, queue: deque[Waiting], waiting: Waiting) -> Deferred[Any]:
+        """Take a job that gets a round of its own."""
         if self._stopping or not self._is_open:
             return fail(_closed())
-        self._slow.append(waiting)
+        queue.append(waiting)
         self._soon()
         return waiting.answer
 
