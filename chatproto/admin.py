@@ -47,6 +47,7 @@ from chatproto.stores.sqlite.file import (
     StoreFile,
     copy,
     in_words,
+    newer,
 )
 from chatproto.text import check_nick, fold
 
@@ -119,10 +120,7 @@ def _connect(path: str) -> sqlite3.Connection:
         if _value(connection, "PRAGMA application_id") != APPLICATION_ID:
             raise ForeignFile("this is not the store of a chat")
         if version > VERSION:
-            raise ForeignFile(
-                f"it was written by a newer chatproto (version {version} of the store, "
-                f"this one knows {VERSION})"
-            )
+            raise newer(version)
         if version < VERSION:
             raise ForeignFile(
                 f"it was written by an older chatproto (version {version} of the store, "

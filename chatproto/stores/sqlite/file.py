@@ -185,10 +185,7 @@ class StoreFile:
         if _pragma(connection, "application_id") != APPLICATION_ID and (tables or version):
             raise ForeignFile("this is a database of another program")
         if version > VERSION:
-            raise ForeignFile(
-                f"it was written by a newer chatproto (version {version} of the store, "
-                f"this one knows {VERSION})"
-            )
+            raise newer(version)
         if version == VERSION:
             return
         if version:
@@ -205,6 +202,14 @@ class StoreFile:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+
+def newer(version: int) -> ForeignFile:
+    """Return the error for a store of a version that we do not know yet."""
+    return ForeignFile(
+        f"it was written by a newer chatproto (version {version} of the store, "
+        f"this one knows {VERSION})"
+    )
 
 
 def statements(version: int) -> list[str]:
